@@ -8,8 +8,6 @@ An ECR token lives 12 hours, and swarm never renews the one it stored at the las
 hourly on a manager. Exit status: 0 all well, 1 something failed, 2 usage, 3 only held back for too
 long, 128+n stopped by signal n.
 """
-# Where to look: run() tells the run, decide() says what becomes of a service and why, update() is the one step that
-# changes the swarm, and program() the one place where programs are started.
 from __future__ import annotations
 
 import argparse
@@ -44,7 +42,7 @@ OVERDUE_SECONDS = 6 * 3600  # half a token's life
 ECR_HOST = re.compile(
     r"[0-9]{12}\.dkr[.-]ecr(?:-fips)?\.([a-z0-9][a-z0-9-]*)\.(?:amazonaws\.com(?:\.cn)?|amazonaws\.eu|on\.aws"
     r"|on\.amazonwebservices\.com\.cn|sc2s\.sgov\.gov|c2s\.ic\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)")
-TOKEN = ("aws", "ecr", "get-login-password", "--region")  # its output stays in a File, and is never read here
+LIST = ("docker", "service", "ls", "--format", "{{json .}}")
 UPDATE = ("docker", "service", "update", "-d", "-q", "--with-registry-auth")
 SETTLED = ("", "completed", "rollback_completed")  # UpdateStatus.State
 DUE, REFRESHED, LEFT, HELD, OVERDUE, FAILED = OUTCOMES = (
@@ -100,9 +98,6 @@ def main(arguments: list[str] | None = None) -> int:
         run(options)
     except (Failure, OSError, ValueError, sh.CommandNotFound, sh.ForkException) as failure:
         conclude("the run", FAILED, str(failure))
-    except SystemExit:
-        log.error("Stopped by %s: the next run does what is left", signal.Signals(stopped_by[0]).name)
-        return 128 + stopped_by[0]
     ended, missing = list(outcomes.values()), [name for name in outcomes if outcomes[name] == FAILED]
     status, level = (1, logging.ERROR) if missing else (3, logging.WARNING) if OVERDUE in ended else (0, logging.INFO)
     counts = ", ".join(f"{ended.count(outcome)} {outcome}" for outcome in OUTCOMES)
@@ -115,7 +110,7 @@ def run(options: argparse.Namespace) -> None:
     """Find the services, log in to their registries, refresh. Raises Failure where it cannot go on."""
     rows: dict[str, Any] = {}
     try:
-        rows = list_services()
+        rows = {row["Name"]: row for row in ask(*LIST)}
     except Failure as failure:
         if not options.login_only:  # a manager that boots may join its swarm later
             raise
@@ -131,18 +126,15 @@ def run(options: argparse.Namespace) -> None:
         log.info("Another manager leads the swarm, and refreshes its services")
         return
     log.info("Running docker update swarm services registry auth")
-    refresh_all(names, hosts, options)
+    for begin in range(0, len(names), BATCH):
+        refresh(names[begin:begin + BATCH], hosts, options)
+        log.info("%d of %d services seen to", min(begin + BATCH, len(names)), len(names))
 
 
 def conclude(name: str, outcome: str, reason: str) -> None:
     """Say what became of a service or registry, and why. The last word counts."""
     outcomes[name] = outcome
     log.log(LEVELS.get(outcome, logging.INFO), "%s %s: %s", name, outcome, reason)
-
-
-def list_services() -> dict[str, Any]:
-    """The rows of docker service ls by name: Image, Mode, Replicas."""
-    return {row["Name"]: row for row in ask("docker", "service", "ls", "--format", "{{json .}}") if dig(row, "Name")}
 
 
 def ecr_host(image: Any) -> str:
@@ -166,7 +158,7 @@ def log_in_all(used: set[str], options: argparse.Namespace) -> set[str]:
     with ThreadPoolExecutor() as pool:
         own_hosts = pool.map(own_registry, own)
         regions = sorted({ECR_HOST.sub(r"\1", host) for host in hosts}.union(own))
-        tokens = dict(zip(regions, pool.map(lambda region: program(*TOKEN, region), regions)))
+        tokens = dict(zip(regions, pool.map(lambda region: program("aws", "ecr", "get-login-password", "--region", region), regions)))
     hosts.update(host for host in own_hosts if host)
     return {host for host in sorted(hosts) if log_in(host, *tokens[ECR_HOST.sub(r"\1", host)])}
 
@@ -242,28 +234,13 @@ def hold(service: Service, reason: str) -> tuple[str, str]:
     return HELD if abs(service.age) < OVERDUE_SECONDS else OVERDUE, reason
 
 
-def refresh_all(names: list[str], hosts: set[str], options: argparse.Namespace) -> None:
-    """Refresh the services that are due, and try again those that something else updated at the same moment."""
-    queue = [(0, names[begin:begin + BATCH]) for begin in range(0, len(names), BATCH)]
-    for tries, batch in queue:
-        time.sleep(PAUSES[tries])
-        try:
-            problems = refresh(batch, hosts, options, one_by_one=tries > 0)
-        except Failure as failure:
-            problems = dict.fromkeys(batch, str(failure))
-        if len(names) > BATCH and not tries:
-            log.info("%d of %d services", names.index(batch[-1]) + 1, len(names))
-        if problems and tries + 1 < len(PAUSES):
-            queue.append((tries + 1, list(problems)))
-            log.log(NOTICE, "To be tried again: %s", "; ".join(f"{name}: {problems[name]}" for name in problems))
-            continue
-        for name, problem in problems.items():
-            conclude(name, FAILED, problem)
-
-
-def refresh(names: list[str], hosts: set[str], options: argparse.Namespace, one_by_one: bool) -> dict[str, str]:
-    """Look at some services, decide, update. Returns those that are due still, and why."""
-    services, problems = look_at(names)
+def refresh(names: list[str], hosts: set[str], options: argparse.Namespace, tries: int = 0) -> None:
+    """Look at some services, decide, update. What fails is looked at anew: something else may have updated it."""
+    time.sleep(PAUSES[tries])
+    try:
+        services, problems = look_at(names)
+    except Failure as failure:
+        services, problems = [], dict.fromkeys(names, str(failure))
     due = []
     for service in sorted(services, key=lambda service: not service.may_finish):  # before a task of theirs does
         outcome, reason = decide(service, hosts, options)
@@ -271,14 +248,16 @@ def refresh(names: list[str], hosts: set[str], options: argparse.Namespace, one_
             due.append(service)
         if service not in due or not service.mounts_sorted:
             conclude(service.name, outcome, reason)
-    for service, problem in zip(due, update(due, one_by_one)):
-        if problem:
-            problems[service.name] = problem
-            continue
-        outcomes[service.name] = REFRESHED
-        if not options.quiet:
+    for service, problem in zip(due, update(due, one_by_one=tries > 0)):
+        problems.update({service.name: problem} if problem else {})
+        outcomes[service.name] = DUE if problem else REFRESHED
+        if not problem and not options.quiet:
             print(service.name, flush=True)
-    return problems
+    if problems and tries + 1 < len(PAUSES):
+        log.log(NOTICE, "To be tried again: %s", "; ".join(f"{name}: {problems[name]}" for name in problems))
+        return refresh(list(problems), hosts, options, tries + 1)
+    for name, problem in problems.items():
+        conclude(name, FAILED, problem)
 
 
 def update(services: list[Service], one_by_one: bool) -> list[str]:
@@ -294,7 +273,7 @@ def update(services: list[Service], one_by_one: bool) -> list[str]:
 
 def look_at(names: list[str]) -> tuple[list[Service], dict[str, str]]:
     """Services as they are now, and a problem for each that docker does not describe. What has gone is in neither."""
-    rows = list_services()
+    rows = {row["Name"]: row for row in ask(*LIST)}
     names = [name for name in names if name in rows]
     found = ask("docker", "service", "inspect", "--format", "{{json .}}", *names) if names else []
     found = {item["ID"]: item for item in found if dig(item, "ID") and dig(item, "Spec", "Name") in rows}
@@ -357,7 +336,8 @@ def program(*command: str, stdin: File | None = None, before: tuple[str, ...] = 
             stoppable: bool = True) -> tuple[str, File]:
     """Run a program. Returns what went wrong in one line, or "", and the file that it printed to."""
     if stopped_by:
-        raise SystemExit(128 + stopped_by[0])
+        log.error("Stopped by %s: the next run does what is left", signal.Signals(stopped_by[0]).name)
+        sys.exit(128 + stopped_by[0])
     stdin, stdout, stderr, status = stdin or File(), File(), File(), 0
     stdin.seek(0)
     argv = (*before, "timeout", "--foreground", "--kill-after=5", str(PROGRAM_SECONDS), *command)
