@@ -4,12 +4,8 @@
   ecr_swarm_login.py --dry-run                say what would become of each service, and why
   ecr_swarm_login.py --region eu-central-1    log in, there too, and refresh
 
-An ECR token lives 12 hours, and swarm never renews the one it stored at the last deploy: run this
-hourly on a manager. Exit status: 0 all well, 1 something failed, 2 usage, 3 only held back for too
-long, 128+n stopped by signal n.
+Exit status: 0 all well, 1 something failed, 2 usage, 3 only held back for too long, 128+n stopped by signal n.
 """
-from __future__ import annotations
-
 import argparse
 import calendar
 import contextlib
@@ -25,7 +21,8 @@ import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from types import SimpleNamespace as Service
+from typing import Any, Optional
 
 try:
     import sh
@@ -42,7 +39,10 @@ OVERDUE_SECONDS = 6 * 3600  # half a token's life
 ECR_HOST = re.compile(
     r"[0-9]{12}\.dkr[.-]ecr(?:-fips)?\.([a-z0-9][a-z0-9-]*)\.(?:amazonaws\.com(?:\.cn)?|amazonaws\.eu|on\.aws"
     r"|on\.amazonwebservices\.com\.cn|sc2s\.sgov\.gov|c2s\.ic\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)")
+AWS_ACCOUNT = ("aws", "sts", "get-caller-identity", "--query", "Account", "--output", "text", "--region")
+AWS_TOKEN = ("aws", "ecr", "get-login-password", "--region")
 LIST = ("docker", "service", "ls", "--format", "{{json .}}")
+INSPECT = ("docker", "service", "inspect", "--format", "{{json .}}")
 UPDATE = ("docker", "service", "update", "-d", "-q", "--with-registry-auth")
 SETTLED = ("", "completed", "rollback_completed")  # UpdateStatus.State
 DUE, REFRESHED, LEFT, HELD, OVERDUE, FAILED = OUTCOMES = (
@@ -54,10 +54,8 @@ outcomes: dict[str, str] = {}  # of each service and registry, by name
 stopped_by: list[int] = []  # signals
 in_flight: set[int] = set()  # process groups that a signal ends
 
-
 class Failure(Exception):
     """One line: what failed, what the program said, what to do next."""
-
 
 class File(io.FileIO):
     """A file in memory, which programs read or print to: no pipe of theirs can block us, and sh logs none of it."""
@@ -71,40 +69,19 @@ class File(io.FileIO):
         self.seek(0)
         return self.readall().decode(errors="replace").strip()
 
-
-class Service(NamedTuple):
-    """All that decides what becomes of a service."""
-
-    id: str
-    name: str
-    host: str  # its image's ECR registry, or empty
-    mode: str = "replicated"
-    rollout: str = ""  # UpdateStatus.State
-    age: float = float("inf")  # seconds since the rollout ended, or began, or else since any update
-    can_roll_back: bool = False  # the previous spec differs
-    token_only: bool = False  # the rollout changes no task: it was a refresh
-    runs_older: bool = False  # a running task has yet another spec; looked up if token_only
-    may_finish: bool = False  # swarm lets a task end for good, and an update would run it again
-    full: bool = True  # as many tasks run as are wanted
-    finished: bool = False  # the newest task of a slot is; looked up if it may_finish and is not full
-    mounts_sorted: bool = True  # as the docker client sorts them
-
-
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Optional[list[str]] = None) -> int:
     """Run once, and say how it ended. Returns the exit status."""
     began, options = time.monotonic(), parse(arguments)
-    prepare(options)
     try:
+        prepare(options)
         run(options)
     except (Failure, OSError, ValueError, sh.CommandNotFound, sh.ForkException) as failure:
         conclude("the run", FAILED, str(failure))
     ended, missing = list(outcomes.values()), [name for name in outcomes if outcomes[name] == FAILED]
     status, level = (1, logging.ERROR) if missing else (3, logging.WARNING) if OVERDUE in ended else (0, logging.INFO)
     counts = ", ".join(f"{ended.count(outcome)} {outcome}" for outcome in OUTCOMES)
-    log.log(level, "After %.1f seconds: %s%s", time.monotonic() - began, counts,
-            f"; missing: {' '.join(missing)}" if missing else "")
+    log.log(level, " ".join([f"{counts} in {time.monotonic() - began:.1f} seconds"] + ["; missing:"] * bool(missing) + missing))
     return status
-
 
 def run(options: argparse.Namespace) -> None:
     """Find the services, log in to their registries, refresh. Raises Failure where it cannot go on."""
@@ -119,120 +96,83 @@ def run(options: argparse.Namespace) -> None:
         conclude(name, FAILED, "there is no such service: see docker service ls")
     names = [name for name in rows if not options.services or name in options.services]
     used = {ecr_host(rows[name].get("Image")) for name in names} - {""}
-    hosts = {host for host in used if holds_login(host, options.docker_folder)} if options.refresh_only else log_in_all(used, options)
-    if options.login_only:
-        return
-    if options.leader_only and ask("docker", "node", "inspect", "self", "--format", "{{.ManagerStatus.Leader}}") != [True]:
-        log.info("Another manager leads the swarm, and refreshes its services")
+    logins = held_logins(used, options) if options.refresh_only else log_in_all(used, options)
+    for host in logins:
+        if logins[host]:
+            conclude(host, FAILED, logins[host])
+    if options.login_only or options.leader_only and not is_leader():
         return
     log.info("Running docker update swarm services registry auth")
     for begin in range(0, len(names), BATCH):
-        refresh(names[begin:begin + BATCH], hosts, options)
+        refresh(names[begin:begin + BATCH], {host for host in logins if not logins[host]}, options)
         log.info("%d of %d services seen to", min(begin + BATCH, len(names)), len(names))
-
 
 def conclude(name: str, outcome: str, reason: str) -> None:
     """Say what became of a service or registry, and why. The last word counts."""
     outcomes[name] = outcome
     log.log(LEVELS.get(outcome, logging.INFO), "%s %s: %s", name, outcome, reason)
 
+def is_leader() -> bool:
+    """Whether this manager leads the swarm. Raises Failure."""
+    leads = ask("docker", "node", "inspect", "self", "--format", "{{.ManagerStatus.Leader}}") == [True]
+    log.info("This manager leads the swarm" if leads else "Another manager leads the swarm, and refreshes its services")
+    return leads
 
 def ecr_host(image: Any) -> str:
     """The ECR registry of an image; empty if it is in another registry."""
     host, slash, _ = str(image).partition("/")
-    return host if slash and ECR_HOST.fullmatch(host) else ""
+    return host if slash and region_of(host) else ""
 
+def region_of(host: str) -> str:
+    """The region of an ECR registry; empty if the host is none."""
+    match = ECR_HOST.fullmatch(host)
+    return match.group(1) if match else ""
 
-def log_in_all(used: set[str], options: argparse.Namespace) -> set[str]:
-    """Log in to the registries used, those named, and the account's own in the region set. Returns where that worked."""
-    hosts, region = used.union(options.registry), options.region
-    if not hosts and not region:
-        region = program("aws", "configure", "get", "region")[1].text()
-        if not region:
-            raise Failure("No registry to log in to: no service uses ECR, no region is set: pass --region or --registry")
-    own = [region] if region else []
+def log_in_all(used: set[str], options: argparse.Namespace) -> dict[str, str]:
+    """Log in to the registries used, those named, and the account's own in the region set. Returns problems, or ""."""
+    hosts, own, problems = used.union(options.registry), [options.region] if options.region else [], {}
+    if not hosts and not own:
+        own = program("aws", "configure", "get", "region")[1].text().split()
+        if not own:
+            raise Failure("No service uses ECR, and no region is set: pass --region or --registry")
     if options.dry_run:
         log.info("Would log in to %s", ", ".join(sorted(hosts) + [f"your own registry in {region}" for region in own]))
-        return hosts
+        return dict.fromkeys(hosts, "")
     # Side by side, for an aws takes up to a second. One token serves all registries of its region.
     with ThreadPoolExecutor() as pool:
-        own_hosts = pool.map(own_registry, own)
-        regions = sorted({ECR_HOST.sub(r"\1", host) for host in hosts}.union(own))
-        tokens = dict(zip(regions, pool.map(lambda region: program("aws", "ecr", "get-login-password", "--region", region), regions)))
-    hosts.update(host for host in own_hosts if host)
-    return {host for host in sorted(hosts) if log_in(host, *tokens[ECR_HOST.sub(r"\1", host)])}
+        accounts = pool.map(lambda region: program(*AWS_ACCOUNT, region), own)
+        regions = {region_of(host) for host in hosts}.union(own)
+        tokens = dict(zip(regions, pool.map(lambda region: program(*AWS_TOKEN, region), regions)))
+    for region, (problem, account) in zip(own, accounts):
+        host = f"{account.text()}.dkr.ecr.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}"
+        if problem or not region_of(host):
+            problems[f"your own registry in {region}"] = problem or f"{host} is no registry: check the region"
+        else:
+            hosts.add(host)
+    return {**problems, **{host: log_in(host, *tokens[region_of(host)]) for host in sorted(hosts)}}
 
-
-def own_registry(region: str) -> str:
-    """The registry of the caller's account, or "". Outside the partitions aws, aws-cn and aws-us-gov, --registry names it."""
-    problem, account = program("aws", "sts", "get-caller-identity", "--query", "Account", "--output", "text", "--region", region)
-    host = f"{account.text()}.dkr.ecr.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}"
-    if not problem and ECR_HOST.fullmatch(host):
-        return host
-    conclude(f"your own registry in {region}", FAILED, problem or f"{host} is no registry: check the region")
-    return ""
-
-
-def log_in(host: str, problem: str, token: File) -> bool:
+def log_in(host: str, problem: str, token: File) -> str:
     """Log docker in to a registry, never to two at once: docker replaces its config.json without a lock."""
-    failed = "Failed to acquire docker login credentials"
-    if not problem:  # not to be stopped, or docker could leave a copy of config.json behind
-        failed, command = "Docker login failed", ("docker", "login", "--username", "AWS", "--password-stdin", host)
-        problem, _ = program(*command, stdin=token, stoppable=False)
     if problem:
-        conclude(host, FAILED, f"{failed}: {problem}")
-    else:
-        log.info("Docker login succeeded for %s", host)
-    return not problem
+        return f"Failed to acquire docker login credentials: {problem}"
+    # Not to be stopped, or docker could leave a copy of config.json behind.
+    problem, _ = program("docker", "login", "--username", "AWS", "--password-stdin", host, stdin=token, stoppable=False)
+    log.info("Docker login %s for %s", "failed" if problem else "succeeded", host)
+    return problem
 
-
-def holds_login(host: str, folder: str) -> bool:
-    """Whether docker holds a login for a registry. Without one it sends an empty one and keeps silent (docker/cli
+def held_logins(used: set[str], options: argparse.Namespace) -> dict[str, str]:
+    """Why docker holds no login for a registry, or "". Without one it sends an empty one and keeps silent (docker/cli
     cli/command/registry.go): so look where it looks (cli/config/configfile)."""
-    with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
+    with open(os.path.join(options.docker_folder, "config.json"), encoding="utf-8") as file:
         config = json.load(file)
-    helper, problem = dig(config, "credHelpers", host) or dig(config, "credsStore"), ""
-    if helper:
-        problem, _ = program(f"docker-credential-{helper}", "get", stdin=File(host))
-    elif not any(dig(login, "auth") or dig(login, "identitytoken") for key, login in (dig(config, "auths") or {}).items()
-                 if re.sub("^https?://", "", key).split("/")[0] == host):
-        problem = "log in, or leave out --refresh-only"
-    if problem:
-        conclude(host, FAILED, f"docker holds no login for it: {problem}")
-    return not problem
-
-
-def decide(service: Service, hosts: set[str], options: argparse.Namespace) -> tuple[str, str]:
-    """What becomes of a service, given the registries that docker is logged in to, and why. Pure."""
-    if service.host and service.host not in hosts:
-        return FAILED, f"docker is not logged in to {service.host}"
-    if options.all_services:
-        return DUE, "as every service"
-    if not service.host:
-        return LEFT, "its image is in no registry that this run logged in to"
-    if service.mode in ("replicated job", "global job"):
-        return LEFT, "it is a job, and would run again"
-    if service.mode not in ("replicated", "global"):
-        return hold(service, f"its mode is {service.mode}, which this version does not know")
-    # A refresh that met an outage of the registry stays paused when all is well again. It can go on, for there is nothing
-    # new to roll out; unless it hit a rollout that was under way: then a task with an older spec is still running.
-    if service.rollout not in SETTLED and (service.runs_older or not service.token_only):
-        return hold(service, f"its rollout is {service.rollout}; to go on: docker service update --with-registry-auth "
-                             f"{service.name}; to go back: docker service rollback {service.name}")
-    if service.rollout == "completed" and service.can_roll_back and service.age < options.keep_rollback * 3600:
-        return LEFT, f"docker service rollback is kept for {options.keep_rollback:g} hours"
-    if service.finished:
-        return LEFT, "its finished tasks would run again"
-    if service.mounts_sorted:
-        return DUE, "nothing speaks against it"
-    reason = "its tasks may restart once: the docker client sorts its mounts (docker/cli#7226)"
-    return hold(service, reason) if options.no_restart else (DUE, reason)
-
-
-def hold(service: Service, reason: str) -> tuple[str, str]:
-    """Held back, or too long. A clock that jumped must not silence the warning: abs()."""
-    return HELD if abs(service.age) < OVERDUE_SECONDS else OVERDUE, reason
-
+    stored = {re.sub("^https?://", "", key).split("/")[0] for key, login in (dig(config, "auths") or {}).items()
+              if dig(login, "auth") or dig(login, "identitytoken")}
+    problems = {host: "" if host in stored else "docker holds no login for it: leave out --refresh-only" for host in used}
+    for host in used:
+        helper = dig(config, "credHelpers", host) or dig(config, "credsStore")
+        if helper:
+            problems[host], _ = program(f"docker-credential-{helper}", "get", stdin=File(host))
+    return problems
 
 def refresh(names: list[str], hosts: set[str], options: argparse.Namespace, tries: int = 0) -> None:
     """Look at some services, decide, update. What fails is looked at anew: something else may have updated it."""
@@ -256,12 +196,88 @@ def refresh(names: list[str], hosts: set[str], options: argparse.Namespace, trie
     if problems and tries + 1 < len(PAUSES):
         log.log(NOTICE, "To be tried again: %s", "; ".join(f"{name}: {problems[name]}" for name in problems))
         return refresh(list(problems), hosts, options, tries + 1)
-    for name, problem in problems.items():
-        conclude(name, FAILED, problem)
+    for name in problems:
+        conclude(name, FAILED, problems[name])
 
+def look_at(names: list[str]) -> tuple[list[Service], dict[str, str]]:
+    """Services as they are now, and a problem for each that docker does not describe. What has gone is in neither."""
+    rows = {row["Name"]: row for row in ask(*LIST)}
+    names = [name for name in names if name in rows]
+    services = {}
+    for item in ask(*INSPECT, *names) if names else []:
+        if dig(item, "ID") and dig(item, "Spec", "Name") in rows and dig(item, "Spec", "TaskTemplate"):
+            services[item["ID"]] = service_from(item, rows[item["Spec"]["Name"]])
+    # Docker counts only those tasks of a global service that are to run: 0/0 if all finished (ListServiceStatuses).
+    unclear = [key for key, service in services.items() if service.token_only and service.rollout not in SETTLED
+               or service.may_finish and (service.mode == "global" or not service.full)]
+    ids = ask("docker", "service", "ps", "--no-trunc", "--format", "{{json .ID}}", *unclear) if unclear else []
+    slots = set()
+    for task in ask("docker", "inspect", "--type", "task", "--format", "{{json .}}", *ids) if ids else []:
+        service, state = services[task["ServiceID"]], dig(task, "Status", "State")
+        slot = (service.id, task.get("Slot") or task.get("NodeID"))
+        # The newest of a slot comes first. One that was rejected, as for a dead token, never ran.
+        service.finished |= service.may_finish and slot not in slots and state in ("complete", "failed")
+        # An older spec that still runs: a refresh hit a rollout that was under way, and would push it on.
+        spec = {**service.template, **(dig(task, "Spec") or {})}
+        service.token_only &= state != "running" or spec == service.template
+        slots.add(slot)
+    missing = set(names).difference(service.name for service in services.values())
+    return list(services.values()), dict.fromkeys(missing, "docker service inspect does not describe it")
+
+def service_from(item: dict[str, Any], row: dict[str, Any]) -> Service:
+    """All that decides about a service, from docker service inspect and a row of docker service ls."""
+    spec, previous, status = item["Spec"], item.get("PreviousSpec"), item.get("UpdateStatus")
+    template, began = spec["TaskTemplate"], float("-inf")
+    moment = dig(status, "CompletedAt") or dig(status, "StartedAt") or item.get("UpdatedAt")
+    with contextlib.suppress(ValueError):  # 2024-05-01T12:00:00.123456789Z
+        began = calendar.timegm(time.strptime(str(moment)[:19], "%Y-%m-%dT%H:%M:%S"))
+    policy, counted = dig(template, "RestartPolicy"), re.match(r"(\d+)/(\d+)", str(row.get("Replicas")))
+    mounts = [(dig(mount, "Source") or "", dig(mount, "Target") or "")
+              for mount in dig(template, "ContainerSpec", "Mounts") or []]
+    return Service(
+        id=item["ID"], name=spec["Name"], template=template, mode=str(row.get("Mode")),
+        host=ecr_host(dig(template, "ContainerSpec", "Image")),  # empty if it is not ECR
+        rollout=dig(status, "State") or "",
+        age=time.time() - began,  # seconds since the rollout ended, or began, or else since any update
+        can_roll_back=bool(previous) and previous != spec,
+        token_only=dig(previous, "TaskTemplate") == template,  # a rollout changes no task
+        # swarm lets a task end for good, and an update would run it again
+        may_finish=(dig(policy, "Condition") or "any") != "any" or bool(dig(policy, "MaxAttempts")),
+        full=bool(counted) and int(counted[1]) >= int(counted[2]),
+        finished=False,  # the newest task of a slot
+        mounts_sorted=mounts == sorted(mounts))
+
+def decide(service: Service, hosts: set[str], options: argparse.Namespace) -> tuple[str, str]:
+    """What becomes of a service, given the registries that docker is logged in to, and why. Pure."""
+    if service.host and service.host not in hosts:
+        return FAILED, f"docker is not logged in to {service.host}"
+    if options.all_services:
+        return DUE, "as every service"
+    if not service.host:
+        return LEFT, "its image is in no registry that this run logged in to"
+    if service.mode in ("replicated job", "global job"):
+        return LEFT, "it is a job, and would run again"
+    if service.mode not in ("replicated", "global"):
+        return hold(service, f"its mode is {service.mode}, which this version does not know")
+    # A refresh that met an outage of the registry stays paused, but has nothing to roll out: it can go on.
+    if service.rollout not in SETTLED and not service.token_only:
+        return hold(service, f"its rollout is {service.rollout}; to go on: docker service update --with-registry-auth "
+                             f"{service.name}; to go back: docker service rollback {service.name}")
+    if service.rollout == "completed" and service.can_roll_back and service.age < options.keep_rollback * 3600:
+        return LEFT, f"docker service rollback is kept for {options.keep_rollback:g} hours"
+    if service.finished:
+        return LEFT, "its finished tasks would run again"
+    if service.mounts_sorted:
+        return DUE, "nothing speaks against it"
+    reason = "its tasks may restart once: the docker client sorts its mounts (docker/cli#7226)"
+    return hold(service, reason) if options.no_restart else (DUE, reason)
+
+def hold(service: Service, reason: str) -> tuple[str, str]:
+    """Held back, or too long. A clock that jumped must not silence the warning: abs()."""
+    return HELD if abs(service.age) < OVERDUE_SECONDS else OVERDUE, reason
 
 def update(services: list[Service], one_by_one: bool) -> list[str]:
-    """Have swarm store the token that docker holds: the one step that changes the swarm. Returns a problem each, or ""."""
+    """Have swarm store the token that docker holds: the one step that changes the swarm. Returns problems, or ""."""
     if one_by_one:  # for an error text of its own
         return [program(*UPDATE, service.id)[0] for service in services]
     # xargs, for it starts programs faster than any library. Docker prints the ID of each service that it updated.
@@ -270,55 +286,11 @@ def update(services: list[Service], one_by_one: bool) -> list[str]:
     updated = set(printed.text().split())
     return ["" if service.id in updated else problem or "docker did not confirm it" for service in services]
 
-
-def look_at(names: list[str]) -> tuple[list[Service], dict[str, str]]:
-    """Services as they are now, and a problem for each that docker does not describe. What has gone is in neither."""
-    rows = {row["Name"]: row for row in ask(*LIST)}
-    names = [name for name in names if name in rows]
-    found = ask("docker", "service", "inspect", "--format", "{{json .}}", *names) if names else []
-    found = {item["ID"]: item for item in found if dig(item, "ID") and dig(item, "Spec", "Name") in rows}
-    services = {key: service_from(item, rows[item["Spec"]["Name"]]) for key, item in found.items()}
-    # Docker counts only those tasks of a global service that are to run: 0/0 if all have finished (ListServiceStatuses).
-    unclear = [key for key, service in services.items() if service.token_only and service.rollout not in SETTLED
-               or service.may_finish and (service.mode == "global" or not service.full)]
-    ids = ask("docker", "service", "ps", "--no-trunc", "--format", "{{json .ID}}", *unclear) if unclear else []
-    newest = set()
-    for task in ask("docker", "inspect", "--type", "task", "--format", "{{json .}}", *ids) if ids else []:
-        service, template = services[task["ServiceID"]], dig(found[task["ServiceID"]], "Spec", "TaskTemplate")
-        state, slot = dig(task, "Status", "State"), (service.id, task.get("Slot") or task.get("NodeID"))
-        older = state == "running" and {**template, **(dig(task, "Spec") or {})} != template
-        # The newest of a slot comes first. One that was rejected, as for a dead token, never ran.
-        finished = slot not in newest and state in ("complete", "failed") and service.may_finish
-        newest.add(slot)
-        services[service.id] = service._replace(finished=service.finished or finished, runs_older=service.runs_older or older)
-    missing = set(names).difference(service.name for service in services.values())
-    return list(services.values()), dict.fromkeys(missing, "docker service inspect does not describe it")
-
-
-def service_from(item: dict[str, Any], row: dict[str, Any]) -> Service:
-    """What an object of docker service inspect and a row of docker service ls say of a service."""
-    spec, previous, status = item["Spec"], item.get("PreviousSpec"), item.get("UpdateStatus")
-    template, began = dig(spec, "TaskTemplate"), float("-inf")
-    moment = dig(status, "CompletedAt") or dig(status, "StartedAt") or item.get("UpdatedAt")
-    with contextlib.suppress(ValueError):  # 2024-05-01T12:00:00.123456789Z
-        began = calendar.timegm(time.strptime(str(moment)[:19], "%Y-%m-%dT%H:%M:%S"))
-    policy, counted = dig(template, "RestartPolicy"), re.match(r"(\d+)/(\d+)", str(row.get("Replicas")))
-    mounts = [(dig(mount, "Source") or "", dig(mount, "Target") or "")
-              for mount in dig(template, "ContainerSpec", "Mounts") or []]
-    return Service(
-        item["ID"], spec["Name"], ecr_host(dig(template, "ContainerSpec", "Image")), mode=str(row.get("Mode")),
-        rollout=dig(status, "State") or "", age=time.time() - began,
-        can_roll_back=bool(previous) and previous != spec, token_only=dig(previous, "TaskTemplate") == template,
-        may_finish=(dig(policy, "Condition") or "any") != "any" or bool(dig(policy, "MaxAttempts")),
-        full=bool(counted) and int(counted[1]) >= int(counted[2]), mounts_sorted=mounts == sorted(mounts))
-
-
 def dig(data: Any, *path: str) -> Any:
     """What lies at a path in nested objects; None where something is null, missing or no object."""
     for key in path:
         data = data.get(key) if isinstance(data, dict) else None
     return data
-
 
 def ask(*command: str) -> list[Any]:
     """What docker printed as JSON, one value a line, without what has gone meanwhile. Raises Failure."""
@@ -331,8 +303,7 @@ def ask(*command: str) -> list[Any]:
         raise Failure(problem)
     return values
 
-
-def program(*command: str, stdin: File | None = None, before: tuple[str, ...] = (),
+def program(*command: str, stdin: Optional[File] = None, before: tuple[str, ...] = (),
             stoppable: bool = True) -> tuple[str, File]:
     """Run a program. Returns what went wrong in one line, or "", and the file that it printed to."""
     if stopped_by:
@@ -359,25 +330,12 @@ def program(*command: str, stdin: File | None = None, before: tuple[str, ...] = 
     what = {124: f"hung, and was killed after {PROGRAM_SECONDS} seconds", 127: "is not installed, or not on the PATH"}
     return f"{name} {what.get(status, f'failed with exit status {status}')}: {said}" if status else "", stdout
 
-
 def stop(number: int, _frame: Any) -> None:
     """Handle a signal: start nothing more, end what runs."""
     stopped_by.append(number)
     for group in list(in_flight):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(group, signal.SIGTERM)
-
-
-def lock_logins(folder: str) -> None:
-    """Wait until no other run of this user logs in: docker replaces config.json without a lock."""
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    lock = os.open(folder, os.O_RDONLY)  # left open: it ends with this process
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        log.log(NOTICE, "Waiting for another run to end")
-        fcntl.flock(lock, fcntl.LOCK_EX)
-
 
 def prepare(options: argparse.Namespace) -> None:
     """Set up this process: log, environment, lock, signals."""
@@ -392,47 +350,56 @@ def prepare(options: argparse.Namespace) -> None:
     os.environ["PATH"] = os.environ.get("PATH", os.defpath) + ":/usr/local/bin:/snap/bin"
     # A docker client lives for milliseconds: without garbage collection and threads it starts a quarter faster.
     os.environ.update(GOGC="off", GOMAXPROCS="1")
-    if not options.dry_run:
-        lock_logins(options.docker_folder)
+    if not options.dry_run:  # two runs at once could lose a login, for docker replaces config.json without a lock
+        os.makedirs(options.docker_folder, mode=0o700, exist_ok=True)
+        lock = os.open(options.docker_folder, os.O_RDONLY)  # left open: it ends with this process
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.log(NOTICE, "Waiting for another run to end")
+            fcntl.flock(lock, fcntl.LOCK_EX)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, stop)
 
-
-def parse(arguments: list[str] | None) -> argparse.Namespace:
+def parse(arguments: Optional[list[str]]) -> argparse.Namespace:
     """The command line. Exits with status 2 if it makes no sense."""
-    parser = argparse.ArgumentParser(prog="ecr_swarm_login.py", usage="%(prog)s [options] [SERVICE ...]", description=__doc__,
-                                     allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("services", nargs="*", metavar="SERVICE", help="only these services, by name")
-    parser.add_argument("--region", help="also log in to this account's own registry there")
-    parser.add_argument("--registry", metavar="HOST", action="append", default=[], help="also log in to this one; repeatable")
-    flag = functools.partial(parser.add_argument, action="store_true")
+    parser = argparse.ArgumentParser(usage="%(prog)s [options] [SERVICE ...]", description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    option, flag = parser.add_argument, functools.partial(parser.add_argument, action="store_true")
+    option("services", nargs="*", metavar="SERVICE", help="only these services, by name")
+    option("--region", help="also log in to this account's own registry there")
+    option("--registry", metavar="HOST", action="append", default=[], help="also log in to this registry; repeatable")
     flag("--login-only", help="log in and stop, as when a manager boots")
     flag("--refresh-only", help="refresh with the logins that docker holds, as in a credential helper")
     flag("--leader-only", help="log in, but leave the refresh to the manager that leads the swarm")
     flag("--all-services", help="refresh every service, whatever that does to it")
     flag("--no-restart", help="hold back services whose tasks an update would restart")
+    option("--keep-rollback", metavar="HOURS", type=float, default=0, help="leave a service alone for HOURS after a "
+           "rollout, so that docker service rollback works: a refresh overwrites the previous spec. 0 by default, at "
+           "most 10, for a token lives 12")
     flag("-n", "--dry-run", help="say what would be done, and why; change nothing")
     flag("-q", "--quiet", help="warnings and errors only")
-    parser.add_argument("--keep-rollback", metavar="HOURS", type=float, default=0, help=(
-        "leave a service alone for HOURS after a rollout, so that docker service rollback works: a refresh "
-        "overwrites the previous spec. 0 by default; at most 10, for a token lives 12"))
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    option("--version", action="version", version=f"%(prog)s {__version__}")
     options = parser.parse_args(arguments)
-    for wrong, message in (
-            (not all(map(ECR_HOST.fullmatch, options.registry)), "--registry takes 123456789012.dkr.ecr.eu-central-1.amazonaws.com"),
-            (not re.fullmatch("([a-z]+(-[a-z]+)+-[0-9]+)?", options.region or ""), "--region takes one such as eu-central-1"),
-            (not 0 <= options.keep_rollback <= 10, "--keep-rollback takes 0 to 10 hours"),
-            (options.refresh_only and (options.login_only or options.region or options.registry),
-             "--refresh-only logs in nowhere: leave out --login-only, --region and --registry"),
-            (options.all_services and (options.no_restart or options.keep_rollback),
-             "--all-services spares none: leave out --no-restart and --keep-rollback")):
-        if wrong:
-            parser.error(message)
+    check(options, parser)
+    return options
+
+def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Exit with status 2 if options make no sense; fill in what the environment says."""
+    for host in options.registry:
+        if not region_of(host):
+            parser.error(f"--registry takes 123456789012.dkr.ecr.eu-central-1.amazonaws.com or the like, not {host!r}")
+    if not re.fullmatch("([a-z]+(-[a-z]+)+-[0-9]+)?", options.region or ""):
+        parser.error(f"--region takes eu-central-1 or the like, not {options.region!r}")
+    if not 0 <= options.keep_rollback <= 10:
+        parser.error("--keep-rollback takes 0 to 10 hours")
+    if options.refresh_only and (options.login_only or options.region or options.registry):
+        parser.error("--refresh-only logs in nowhere: leave out --login-only, --region and --registry")
+    if options.all_services and (options.no_restart or options.keep_rollback):
+        parser.error("--all-services spares none: leave out --no-restart and --keep-rollback")
     options.region = options.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     home = os.environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
     options.docker_folder = os.environ.get("DOCKER_CONFIG") or os.path.join(home, ".docker")
-    return options
-
 
 if __name__ == "__main__":
     sys.exit(main())
