@@ -42,7 +42,6 @@ ECR_HOST = re.compile(
 AWS_ACCOUNT = ("aws", "sts", "get-caller-identity", "--query", "Account", "--output", "text", "--region")
 AWS_TOKEN = ("aws", "ecr", "get-login-password", "--region")
 LIST = ("docker", "service", "ls", "--format", "{{json .}}")
-INSPECT = ("docker", "service", "inspect", "--format", "{{json .}}")
 UPDATE = ("docker", "service", "update", "-d", "-q", "--with-registry-auth")
 SETTLED = ("", "completed", "rollback_completed")  # UpdateStatus.State
 DUE, REFRESHED, LEFT, HELD, OVERDUE, FAILED = OUTCOMES = (
@@ -80,7 +79,8 @@ def main(arguments: Optional[list[str]] = None) -> int:
     ended, missing = list(outcomes.values()), [name for name in outcomes if outcomes[name] == FAILED]
     status, level = (1, logging.ERROR) if missing else (3, logging.WARNING) if OVERDUE in ended else (0, logging.INFO)
     counts = ", ".join(f"{ended.count(outcome)} {outcome}" for outcome in OUTCOMES)
-    log.log(level, " ".join([f"{counts} in {time.monotonic() - began:.1f} seconds"] + ["; missing:"] * bool(missing) + missing))
+    missing[:0] = ["- missing:"] if missing else []
+    log.log(level, "%s in %.1f seconds %s", counts, time.monotonic() - began, " ".join(missing))
     return status
 
 def run(options: argparse.Namespace) -> None:
@@ -157,8 +157,9 @@ def log_in(host: str, problem: str, token: File) -> str:
         return f"Failed to acquire docker login credentials: {problem}"
     # Not to be stopped, or docker could leave a copy of config.json behind.
     problem, _ = program("docker", "login", "--username", "AWS", "--password-stdin", host, stdin=token, stoppable=False)
-    log.info("Docker login %s for %s", "failed" if problem else "succeeded", host)
-    return problem
+    if not problem:
+        log.info("Docker login succeeded for %s", host)
+    return problem and f"Docker login failed: {problem}"
 
 def held_logins(used: set[str], options: argparse.Namespace) -> dict[str, str]:
     """Why docker holds no login for a registry, or "". Without one it sends an empty one and keeps silent (docker/cli
@@ -167,7 +168,7 @@ def held_logins(used: set[str], options: argparse.Namespace) -> dict[str, str]:
         config = json.load(file)
     stored = {re.sub("^https?://", "", key).split("/")[0] for key, login in (dig(config, "auths") or {}).items()
               if dig(login, "auth") or dig(login, "identitytoken")}
-    problems = {host: "" if host in stored else "docker holds no login for it: leave out --refresh-only" for host in used}
+    problems = {host: "" if host in stored else "docker holds no login: leave out --refresh-only" for host in used}
     for host in used:
         helper = dig(config, "credHelpers", host) or dig(config, "credsStore")
         if helper:
@@ -189,10 +190,11 @@ def refresh(names: list[str], hosts: set[str], options: argparse.Namespace, trie
         if service not in due or not service.mounts_sorted:
             conclude(service.name, outcome, reason)
     for service, problem in zip(due, update(due, one_by_one=tries > 0)):
-        problems.update({service.name: problem} if problem else {})
         outcomes[service.name] = DUE if problem else REFRESHED
+        problems.update({service.name: problem} if problem else {})
         if not problem and not options.quiet:
-            print(service.name, flush=True)
+            with contextlib.suppress(OSError):  # whoever read it may have gone; print() would fail again at the end
+                os.write(1, f"{service.name}\n".encode())
     if problems and tries + 1 < len(PAUSES):
         log.log(NOTICE, "To be tried again: %s", "; ".join(f"{name}: {problems[name]}" for name in problems))
         return refresh(list(problems), hosts, options, tries + 1)
@@ -204,7 +206,7 @@ def look_at(names: list[str]) -> tuple[list[Service], dict[str, str]]:
     rows = {row["Name"]: row for row in ask(*LIST)}
     names = [name for name in names if name in rows]
     services = {}
-    for item in ask(*INSPECT, *names) if names else []:
+    for item in ask("docker", "service", "inspect", "--format", "{{json .}}", *names) if names else []:
         if dig(item, "ID") and dig(item, "Spec", "Name") in rows and dig(item, "Spec", "TaskTemplate"):
             services[item["ID"]] = service_from(item, rows[item["Spec"]["Name"]])
     # Docker counts only those tasks of a global service that are to run: 0/0 if all finished (ListServiceStatuses).
@@ -243,7 +245,7 @@ def service_from(item: dict[str, Any], row: dict[str, Any]) -> Service:
         token_only=dig(previous, "TaskTemplate") == template,  # a rollout changes no task
         # swarm lets a task end for good, and an update would run it again
         may_finish=(dig(policy, "Condition") or "any") != "any" or bool(dig(policy, "MaxAttempts")),
-        full=bool(counted) and int(counted[1]) >= int(counted[2]),
+        full=counted is not None and int(counted[1]) >= int(counted[2]),
         finished=False,  # the newest task of a slot
         mounts_sorted=mounts == sorted(mounts))
 
@@ -298,7 +300,7 @@ def ask(*command: str) -> list[Any]:
     try:
         values = [json.loads(line) for line in printed.text().splitlines()]
     except ValueError as error:
-        raise Failure(problem or f"{' '.join(command[:4])} did not print JSON: {error}") from None
+        raise Failure(problem or f"{' '.join(command[:3])} did not print JSON: {error}") from None
     if problem and not values:
         raise Failure(problem)
     return values
@@ -324,11 +326,15 @@ def program(*command: str, stdin: Optional[File] = None, before: tuple[str, ...]
     in_flight.discard(running.pid)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(running.pid, signal.SIGKILL)  # what it left behind
-    said, name = " ".join(stderr.text().split())[:500], " ".join(command[:4])
+    return explain(" ".join(command[:3]), status, " ".join(stderr.text().split())[-500:]), stdout
+
+def explain(name: str, status: int, said: str) -> str:
+    """What went wrong with a program, in one line, or ""."""
     if said and not status:
         log.log(NOTICE, "%s succeeded, and said: %s", name, said)
-    what = {124: f"hung, and was killed after {PROGRAM_SECONDS} seconds", 127: "is not installed, or not on the PATH"}
-    return f"{name} {what.get(status, f'failed with exit status {status}')}: {said}" if status else "", stdout
+    known = {0: "", 124: f"{name} hung, and was killed after {PROGRAM_SECONDS} seconds", 126: f"{name} cannot be executed",
+             127: f"{name} is not installed, or not on the PATH", -9: f"{name} was killed", -15: f"{name} was ended"}
+    return known.get(status, f"{name} failed with exit status {status}: {said or 'it said nothing'}")
 
 def stop(number: int, _frame: Any) -> None:
     """Handle a signal: start nothing more, end what runs."""
