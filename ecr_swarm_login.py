@@ -43,6 +43,7 @@ AWS_ACCOUNT = ("aws", "sts", "get-caller-identity", "--query", "Account", "--out
 AWS_TOKEN = ("aws", "ecr", "get-login-password", "--region")
 LIST = ("docker", "service", "ls", "--format", "{{json .}}")
 UPDATE = ("docker", "service", "update", "-d", "-q", "--with-registry-auth")
+LEADER = "{{.ManagerStatus.Leader}}"
 SETTLED = ("", "completed", "rollback_completed")  # UpdateStatus.State
 DUE, REFRESHED, LEFT, HELD, OVERDUE, FAILED = OUTCOMES = (
     "to be refreshed", "refreshed", "left alone", "held back", "held back too long", "failed")
@@ -85,22 +86,24 @@ def main(arguments: Optional[list[str]] = None) -> int:
 
 def run(options: argparse.Namespace) -> None:
     """Find the services, log in to their registries, refresh. Raises Failure where it cannot go on."""
-    rows: dict[str, Any] = {}
     try:
         rows = {row["Name"]: row for row in ask(*LIST)}
     except Failure as failure:
-        if not options.login_only:  # a manager that boots may join its swarm later
+        if not options.login_only:
             raise
-        log.log(NOTICE, "The registries of the services are not known yet: %s", failure)
+        log.log(NOTICE, "A manager that boots may join its swarm later: %s", failure)
+        rows = {}
     for name in set(options.services).difference(rows):
         conclude(name, FAILED, "there is no such service: see docker service ls")
     names = [name for name in rows if not options.services or name in options.services]
     used = {ecr_host(rows[name].get("Image")) for name in names} - {""}
     logins = held_logins(used, options) if options.refresh_only else log_in_all(used, options)
-    for host in logins:
-        if logins[host]:
-            conclude(host, FAILED, logins[host])
-    if options.login_only or options.leader_only and not is_leader():
+    for host in filter(logins.get, logins):
+        conclude(host, FAILED, logins[host])
+    if options.login_only:
+        return
+    if options.leader_only and ask("docker", "node", "inspect", "self", "--format", LEADER) != [True]:
+        log.info("Another manager leads the swarm, and refreshes its services")
         return
     log.info("Running docker update swarm services registry auth")
     for begin in range(0, len(names), BATCH):
@@ -111,12 +114,6 @@ def conclude(name: str, outcome: str, reason: str) -> None:
     """Say what became of a service or registry, and why. The last word counts."""
     outcomes[name] = outcome
     log.log(LEVELS.get(outcome, logging.INFO), "%s %s: %s", name, outcome, reason)
-
-def is_leader() -> bool:
-    """Whether this manager leads the swarm. Raises Failure."""
-    leads = ask("docker", "node", "inspect", "self", "--format", "{{.ManagerStatus.Leader}}") == [True]
-    log.info("This manager leads the swarm" if leads else "Another manager leads the swarm, and refreshes its services")
-    return leads
 
 def ecr_host(image: Any) -> str:
     """The ECR registry of an image; empty if it is in another registry."""
@@ -168,12 +165,10 @@ def held_logins(used: set[str], options: argparse.Namespace) -> dict[str, str]:
         config = json.load(file)
     stored = {re.sub("^https?://", "", key).split("/")[0] for key, login in (dig(config, "auths") or {}).items()
               if dig(login, "auth") or dig(login, "identitytoken")}
-    problems = {host: "" if host in stored else "docker holds no login: leave out --refresh-only" for host in used}
-    for host in used:
-        helper = dig(config, "credHelpers", host) or dig(config, "credsStore")
-        if helper:
-            problems[host], _ = program(f"docker-credential-{helper}", "get", stdin=File(host))
-    return problems
+    helpers = {host: dig(config, "credHelpers", host) or dig(config, "credsStore") for host in used}
+    return {host: program(f"docker-credential-{helper}", "get", stdin=File(host))[0] if helper
+            else "" if host in stored else "docker holds no login for it: log in, or leave out --refresh-only"
+            for host, helper in helpers.items()}
 
 def refresh(names: list[str], hosts: set[str], options: argparse.Namespace, tries: int = 0) -> None:
     """Look at some services, decide, update. What fails is looked at anew: something else may have updated it."""
@@ -189,12 +184,11 @@ def refresh(names: list[str], hosts: set[str], options: argparse.Namespace, trie
             due.append(service)
         if service not in due or not service.mounts_sorted:
             conclude(service.name, outcome, reason)
-    for service, problem in zip(due, update(due, one_by_one=tries > 0)):
-        outcomes[service.name] = DUE if problem else REFRESHED
-        problems.update({service.name: problem} if problem else {})
-        if not problem and not options.quiet:
-            with contextlib.suppress(OSError):  # whoever read it may have gone; print() would fail again at the end
-                os.write(1, f"{service.name}\n".encode())
+    problems.update(update(due, one_by_one=tries > 0))
+    for name in [service.name for service in due if service.name not in problems]:
+        outcomes[name] = REFRESHED
+        with contextlib.suppress(OSError):  # whoever read it may have gone; print() would fail again at the end
+            os.write(1, b"" if options.quiet else f"{name}\n".encode())
     if problems and tries + 1 < len(PAUSES):
         log.log(NOTICE, "To be tried again: %s", "; ".join(f"{name}: {problems[name]}" for name in problems))
         return refresh(list(problems), hosts, options, tries + 1)
@@ -278,15 +272,16 @@ def hold(service: Service, reason: str) -> tuple[str, str]:
     """Held back, or too long. A clock that jumped must not silence the warning: abs()."""
     return HELD if abs(service.age) < OVERDUE_SECONDS else OVERDUE, reason
 
-def update(services: list[Service], one_by_one: bool) -> list[str]:
-    """Have swarm store the token that docker holds: the one step that changes the swarm. Returns problems, or ""."""
+def update(services: list[Service], one_by_one: bool) -> dict[str, str]:
+    """Have swarm store the token that docker holds: the one step that changes the swarm. Returns problems by name."""
     if one_by_one:  # for an error text of its own
-        return [program(*UPDATE, service.id)[0] for service in services]
+        problems = {service.name: program(*UPDATE, service.id)[0] for service in services}
+        return {name: problem for name, problem in problems.items() if problem}
     # xargs, for it starts programs faster than any library. Docker prints the ID of each service that it updated.
     ids = File("\n".join(service.id for service in services))
     problem, printed = program(*UPDATE, stdin=ids, before=("xargs", "-r", f"-P{UPDATES_AT_ONCE}", "-n1"))
     updated = set(printed.text().split())
-    return ["" if service.id in updated else problem or "docker did not confirm it" for service in services]
+    return {service.name: problem or "docker did not confirm it" for service in services if service.id not in updated}
 
 def dig(data: Any, *path: str) -> Any:
     """What lies at a path in nested objects; None where something is null, missing or no object."""
@@ -332,9 +327,10 @@ def explain(name: str, status: int, said: str) -> str:
     """What went wrong with a program, in one line, or ""."""
     if said and not status:
         log.log(NOTICE, "%s succeeded, and said: %s", name, said)
-    known = {0: "", 124: f"{name} hung, and was killed after {PROGRAM_SECONDS} seconds", 126: f"{name} cannot be executed",
-             127: f"{name} is not installed, or not on the PATH", -9: f"{name} was killed", -15: f"{name} was ended"}
-    return known.get(status, f"{name} failed with exit status {status}: {said or 'it said nothing'}")
+    hung = f"hung, and was killed after {PROGRAM_SECONDS} seconds"
+    known = {124: hung, 137: hung, 126: "cannot be executed", 127: "is not installed, or not on the PATH"}
+    what = known.get(status) or (f"failed with exit status {status}" if status > 0 else f"was killed by signal {-status}")
+    return f"{name} {what}: {said or 'it said nothing'}" if status else ""
 
 def stop(number: int, _frame: Any) -> None:
     """Handle a signal: start nothing more, end what runs."""
