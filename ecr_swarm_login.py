@@ -76,12 +76,12 @@ def main(arguments: Optional[list[str]] = None) -> int:
         prepare(options)
         run(options)
     except (Failure, OSError, ValueError, sh.CommandNotFound, sh.ForkException) as failure:
-        conclude("the run", FAILED, str(failure))
+        conclude(FAILED, str(failure), "the run")
     ended, missing = list(outcomes.values()), [name for name in outcomes if outcomes[name] == FAILED]
     status, level = (1, logging.ERROR) if missing else (3, logging.WARNING) if OVERDUE in ended else (0, logging.INFO)
-    counts = ", ".join(f"{ended.count(outcome)} {outcome}" for outcome in OUTCOMES)
-    missing[:0] = ["- missing:"] if missing else []
-    log.log(level, "%s in %.1f seconds %s", counts, time.monotonic() - began, " ".join(missing))
+    counts = ", ".join(f"{ended.count(outcome)} {outcome}" for outcome in OUTCOMES if outcome in ended or outcome != DUE)
+    told = f"{counts} in {time.monotonic() - began:.1f} seconds"
+    log.log(level, f"{told}; missing: {' '.join(missing)}" if missing else told)
     return status
 
 def run(options: argparse.Namespace) -> None:
@@ -94,26 +94,26 @@ def run(options: argparse.Namespace) -> None:
         log.log(NOTICE, "A manager that boots may join its swarm later: %s", failure)
         rows = {}
     for name in set(options.services).difference(rows):
-        conclude(name, FAILED, "there is no such service: see docker service ls")
+        conclude(FAILED, "there is no such service: see docker service ls", name)
     names = [name for name in rows if not options.services or name in options.services]
     used = {ecr_host(rows[name].get("Image")) for name in names} - {""}
     logins = held_logins(used, options) if options.refresh_only else log_in_all(used, options)
     for host in filter(logins.get, logins):
-        conclude(host, FAILED, logins[host])
+        conclude(FAILED, logins[host], host)
     if options.login_only:
         return
     if options.leader_only and ask("docker", "node", "inspect", "self", "--format", LEADER) != [True]:
         log.info("Another manager leads the swarm, and refreshes its services")
         return
-    log.info("Running docker update swarm services registry auth")
+    log.info("%s docker update swarm services registry auth", "Not running" if options.dry_run else "Running")
     for begin in range(0, len(names), BATCH):
         refresh(names[begin:begin + BATCH], {host for host in logins if not logins[host]}, options)
         log.info("%d of %d services seen to", min(begin + BATCH, len(names)), len(names))
 
-def conclude(name: str, outcome: str, reason: str) -> None:
-    """Say what became of a service or registry, and why. The last word counts."""
-    outcomes[name] = outcome
-    log.log(LEVELS.get(outcome, logging.INFO), "%s %s: %s", name, outcome, reason)
+def conclude(outcome: str, reason: str, *names: str) -> None:
+    """Say what became of services or registries, and why. The last word counts."""
+    outcomes.update(dict.fromkeys(names, outcome))
+    log.log(LEVELS.get(outcome, logging.INFO), "%s %s: %s", " ".join(names), outcome, reason)
 
 def ecr_host(image: Any) -> str:
     """The ECR registry of an image; empty if it is in another registry."""
@@ -161,14 +161,19 @@ def log_in(host: str, problem: str, token: File) -> str:
 def held_logins(used: set[str], options: argparse.Namespace) -> dict[str, str]:
     """Why docker holds no login for a registry, or "". Without one it sends an empty one and keeps silent (docker/cli
     cli/command/registry.go): so look where it looks (cli/config/configfile)."""
-    with open(os.path.join(options.docker_folder, "config.json"), encoding="utf-8") as file:
+    config: Any = None
+    with contextlib.suppress(FileNotFoundError), open(f"{options.docker_folder}/config.json", "rb") as file:
         config = json.load(file)
-    stored = {re.sub("^https?://", "", key).split("/")[0] for key, login in (dig(config, "auths") or {}).items()
-              if dig(login, "auth") or dig(login, "identitytoken")}
-    helpers = {host: dig(config, "credHelpers", host) or dig(config, "credsStore") for host in used}
-    return {host: program(f"docker-credential-{helper}", "get", stdin=File(host))[0] if helper
-            else "" if host in stored else "docker holds no login for it: log in, or leave out --refresh-only"
-            for host, helper in helpers.items()}
+    held = {re.sub("^https?://", "", key).split("/")[0] for key, login in (dig(config, "auths") or {}).items()
+            if dig(login, "auth") or dig(login, "identitytoken")}
+    problems = {host: "" if host in held else "docker holds no login for it: leave out --refresh-only" for host in used}
+    for host in used:
+        helper = dig(config, "credHelpers", host) or dig(config, "credsStore")
+        if helper:
+            problem, answer = program(f"docker-credential-{helper}", "get", stdin=File(host))
+            is_held = not problem and re.search(r'"Secret":\s*"[^"]', answer.text())
+            problems[host] = "" if is_held else f"{problem}; try: echo {host} | docker-credential-{helper} get"
+    return problems
 
 def refresh(names: list[str], hosts: set[str], options: argparse.Namespace, tries: int = 0) -> None:
     """Look at some services, decide, update. What fails is looked at anew: something else may have updated it."""
@@ -183,17 +188,16 @@ def refresh(names: list[str], hosts: set[str], options: argparse.Namespace, trie
         if outcome == DUE and not options.dry_run:
             due.append(service)
         if service not in due or not service.mounts_sorted:
-            conclude(service.name, outcome, reason)
+            conclude(outcome, reason, service.name)
     problems.update(update(due, one_by_one=tries > 0))
     for name in [service.name for service in due if service.name not in problems]:
         outcomes[name] = REFRESHED
         with contextlib.suppress(OSError):  # whoever read it may have gone; print() would fail again at the end
             os.write(1, b"" if options.quiet else f"{name}\n".encode())
+    for problem in sorted(set(problems.values())):
+        conclude(FAILED if tries + 1 == len(PAUSES) else DUE, problem, *(name for name in names if problems.get(name) == problem))
     if problems and tries + 1 < len(PAUSES):
-        log.log(NOTICE, "To be tried again: %s", "; ".join(f"{name}: {problems[name]}" for name in problems))
-        return refresh(list(problems), hosts, options, tries + 1)
-    for name in problems:
-        conclude(name, FAILED, problems[name])
+        refresh(list(problems), hosts, options, tries + 1)
 
 def look_at(names: list[str]) -> tuple[list[Service], dict[str, str]]:
     """Services as they are now, and a problem for each that docker does not describe. What has gone is in neither."""
@@ -257,8 +261,9 @@ def decide(service: Service, hosts: set[str], options: argparse.Namespace) -> tu
         return hold(service, f"its mode is {service.mode}, which this version does not know")
     # A refresh that met an outage of the registry stays paused, but has nothing to roll out: it can go on.
     if service.rollout not in SETTLED and not service.token_only:
-        return hold(service, f"its rollout is {service.rollout}; to go on: docker service update --with-registry-auth "
-                             f"{service.name}; to go back: docker service rollback {service.name}")
+        commands = (f"; to go on: docker service update --with-registry-auth {service.name}; to go back: "
+                    f"docker service rollback {service.name}") if "paused" in service.rollout else ""
+        return hold(service, f"its rollout is {service.rollout}{commands}")
     if service.rollout == "completed" and service.can_roll_back and service.age < options.keep_rollback * 3600:
         return LEFT, f"docker service rollback is kept for {options.keep_rollback:g} hours"
     if service.finished:
@@ -317,7 +322,7 @@ def program(*command: str, stdin: Optional[File] = None, before: tuple[str, ...]
     try:
         running.wait()
     except sh.ErrorReturnCode as error:
-        status = error.exit_code
+        status = 1 if before else error.exit_code  # those of xargs mean something else
     in_flight.discard(running.pid)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(running.pid, signal.SIGKILL)  # what it left behind

@@ -1,0 +1,63 @@
+# `make` alone prints this list. Everything that needs no root sets up what it needs in .venv by itself.
+
+PYTHON ?= python3
+PREFIX ?= /usr
+DESTDIR ?=
+UNITS = ecr-swarm-login.service ecr-swarm-login.timer
+UNIT_FOLDER = $(DESTDIR)/etc/systemd/system
+
+help:  ## print this list
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: .venv/ready  ## see the script at work in a pretend swarm; needs Python only
+	.venv/bin/python tests/demo/demo.py
+
+test: .venv/ready  ## every test that needs no root
+	.venv/bin/python -m pytest -q tests/fake
+
+matrix: .venv/ready  ## the same tests with each Python and each sh that is to be had
+	.venv/bin/python tests/matrix.py
+
+lint: .venv/lint  ## ruff, mypy, vermin, shellcheck, systemd-analyze verify
+	.venv/bin/ruff check
+	.venv/bin/mypy --strict ecr_swarm_login.py
+	.venv/bin/vermin --quiet --no-tips --violations -t=3.9- ecr_swarm_login.py
+	shellcheck .ci/run tests/demo/loop.sh
+	systemd-analyze verify --man=no $(addprefix systemd/,$(UNITS))
+
+e2e: .venv/ready  ## the promise, on real swarms in network namespaces; needs root
+	.venv/bin/python -m pytest -q tests/real/test_swarm.py
+
+e2e-systemd: .venv/ready  ## the units, on a booted system; needs root
+	.venv/bin/python -m pytest -q tests/real/test_systemd.py
+
+bench: .venv/ready  ## how fast it is, next to a plain loop, on a real swarm; needs root
+	.venv/bin/python tests/real/bench.py
+
+install:  ## copy the script and its units to $DESTDIR$PREFIX/bin and /etc/systemd/system
+	@test -n "$(DESTDIR)" || /usr/bin/python3 -c 'import sh' || \
+	    { echo "The system's Python lacks the library sh: apt-get install python3-sh, or pip3 install 'sh<3'" >&2; exit 1; }
+	install -D -m 755 ecr_swarm_login.py "$(DESTDIR)$(PREFIX)/bin/ecr_swarm_login.py"
+	for unit in $(UNITS); do install -D -m 644 systemd/$$unit "$(UNIT_FOLDER)/$$unit"; done
+	sed -i 's|/usr/bin/ecr_swarm_login.py|$(PREFIX)/bin/ecr_swarm_login.py|' "$(UNIT_FOLDER)/ecr-swarm-login.service"
+	test -n "$(DESTDIR)" || ! test -d /run/systemd/system || systemctl daemon-reload
+	@echo "To start it: systemctl enable --now ecr-swarm-login.timer"
+
+uninstall:  ## remove them; /etc/default/ecr-swarm-login is yours, and stays
+	test -n "$(DESTDIR)" || ! test -d /run/systemd/system || systemctl disable --now $(UNITS) || true
+	rm -f "$(DESTDIR)$(PREFIX)/bin/ecr_swarm_login.py" $(addprefix "$(UNIT_FOLDER)"/,$(UNITS))
+	test -n "$(DESTDIR)" || ! test -d /run/systemd/system || systemctl daemon-reload
+
+clean:  ## remove what these targets made here
+	rm -rf .venv .cache .matrix .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/ready: tests/requirements.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	touch $@
+
+.venv/lint: .venv/ready
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check ruff mypy vermin
+	touch $@
+
+.PHONY: help demo test matrix lint e2e e2e-systemd bench install uninstall clean

@@ -1,0 +1,333 @@
+"""Fakes of the programs that the script starts, answered by pytest-subprocess.
+
+pytest-subprocess replaces subprocess.Popen, but `sh` forks by itself. So the
+programs on PATH are real: small stubs, which hand what they were given over a
+Unix socket to the test's process. There `subprocess.Popen(argv)` is called, `fp`
+answers, and the stub plays the answer back. A call that no test registered fails
+the test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import marshal
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from pytest_subprocess import FakeProcess
+from pytest_subprocess.exceptions import ProcessNotRegisteredError
+
+# The script runs everything through these two; they are the machine's own.
+REAL_PROGRAMS = ("timeout", "xargs")
+
+NOT_REGISTERED = 97
+
+Answerer = Callable[["Call"], "dict[str, Any] | None"]
+
+# A test starts ten of these, so every millisecond counts: without site-packages (-S)
+# and with the C module below `socket`, which takes half the start-up, it is 10 ms.
+STUB = '''#!{python} -IS
+import marshal, os, sys, _socket
+
+def give_way_to_orders(orders):
+    if "ignore-sigterm" in orders:
+        import signal
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if ("child" in orders or "daemon" in orders) and os.fork() == 0:
+        if "daemon" in orders:
+            os.setsid()
+        wait_for_the_end_of_the_test()
+    if "hang" in orders:
+        wait_for_the_end_of_the_test()
+
+def wait_for_the_end_of_the_test():
+    reader.read(1)
+    os._exit(0)
+
+def die_of(number):
+    import signal
+    if number not in (signal.SIGKILL, signal.SIGSTOP):
+        signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+def is_read(argv):
+    # Reading what the real program does not read could wait for ever.
+    is_file = os.fstat(0).st_mode & 0o170000 == 0o100000
+    return is_file or b"--password-stdin" in argv or b"docker-credential-" in argv[0]
+
+argv = [os.path.basename(os.fsencode(sys.argv[0])), *map(os.fsencode, sys.argv[1:])]
+stdin = open(0, "rb").read() if is_read(argv) else b""
+terminals = [os.isatty(number) for number in (0, 1, 2)]
+request = marshal.dumps((argv, stdin, dict(os.environb), terminals, os.getpid()))
+connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+connection.connect({address!r})
+connection.sendall(b"%d\\n" % len(request) + request)
+reader = open(connection.fileno(), "rb", closefd=False)
+stdout, stderr, status, *orders = reader.readline().decode().split()
+try:
+    for number, length in ((1, int(stdout)), (2, int(stderr))):
+        with open(number, "wb", closefd=False) as stream:
+            stream.write(reader.read(length))
+finally:
+    give_way_to_orders(orders)
+    if int(status) < 0:
+        die_of(-int(status))
+    os._exit(int(status))
+'''
+
+
+class Ending(int):
+    """How a program ends: the exit status, or minus a signal's number, and what it does before.
+
+    The orders are "hang", "ignore-sigterm" and the start of a "child" or a "daemon" (a child
+    in a session of its own), which keep the output open. All these live until they are
+    killed or the test ends.
+    """
+
+    orders: tuple[str, ...] = ()
+
+    def __new__(cls, status: int, orders: Sequence[str] = ()) -> Ending:
+        ending = super().__new__(cls, status)
+        ending.orders = tuple(orders)
+        return ending
+
+
+class Call:
+    """One start of a program, as the program saw it."""
+
+    def __init__(self, request: bytes) -> None:
+        # The stub is run by this very Python, so the format is the same. (And unlike
+        # ast.literal_eval it is safe in threads: https://github.com/python/cpython/issues/106905)
+        argv, self.stdin, environ, terminals, self.pid = marshal.loads(request)
+        self.argv: list[str] = [os.fsdecode(word) for word in argv]
+        self.environ: dict[str, str] = {
+            os.fsdecode(name): os.fsdecode(value) for name, value in environ.items()
+        }
+        self.stdin_is_terminal, self.stdout_is_terminal, self.stderr_is_terminal = terminals
+        self.begun = time.monotonic()
+        # Set when the program and all its children have ended: they hold the connection.
+        self.is_over = threading.Event()
+
+    def __repr__(self) -> str:
+        return " ".join(self.argv)
+
+
+class Outcome(NamedTuple):
+    """What a run of the script left for its caller."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+class Fakes:
+    """The folder of fake programs, the answers they are to give, and the calls they got."""
+
+    def __init__(self, fake_process: FakeProcess) -> None:
+        self.fp = fake_process
+        self.calls: list[Call] = []
+        self.answerers: list[Answerer] = []
+        self._failures: list[str] = []
+        # pytest-subprocess is not thread-safe.
+        self._popen_lock = threading.Lock()
+        self._connections: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        # A Unix socket's path is limited to 107 bytes: pytest's own folders are too deep.
+        self._folder = Path(tempfile.mkdtemp(prefix="fakes-"))
+        self.bin = self._folder / "bin"
+        self._address = str(self._folder / "socket")
+
+    # What a test says
+
+    def program(self, name: str) -> Path:
+        """Put a fake program on PATH; `answer` does so by itself."""
+        path = self.bin / name
+        if not path.exists():
+            path.write_text(STUB.format(python=interpreter(), address=self._address))
+            path.chmod(0o755)
+        return path
+
+    def remove(self, name: str) -> None:
+        """From now on the program is missing."""
+        self._make_unstartable(name, 127, "No such file or directory")
+
+    def forbid(self, name: str) -> None:
+        """From now on the program is not executable."""
+        self._make_unstartable(name, 126, "Permission denied")
+
+    def answer(
+        self,
+        *argv: Any,
+        stdout: str | bytes = b"",
+        stderr: str | bytes = b"",
+        exit_status: int = 0,
+        signal: int = 0,
+        orders: Sequence[str] = (),
+        times: int = 1,
+        **options: Any,
+    ) -> None:
+        """Register the answer to one call, or to several.
+
+        Answers to the same argv are given in the order of their registration.
+        Further options are fp.register's: wait, callback, stdin_callable.
+        """
+        self.program(argv[0])
+        self.fp.register(
+            list(argv),
+            stdout=stdout,
+            stderr=stderr,
+            returncode=Ending(-signal if signal else exit_status, orders),
+            occurrences=times,
+            **options,
+        )
+
+    # What a test asks
+
+    def calls_of(self, *beginning: str) -> list[Call]:
+        """The calls whose argv begins like this."""
+        return [call for call in self.calls if call.argv[: len(beginning)] == list(beginning)]
+
+    def leaks_of(self, secret: str) -> list[Call]:
+        """The calls that show the secret to everyone who may run ps."""
+        return [
+            call
+            for call in self.calls
+            if any(secret in text for text in (*call.argv, *call.environ.values()))
+        ]
+
+    def still_running(self, within: float = 2.0) -> list[Call]:
+        """The calls of which some process is alive after so many seconds."""
+        deadline = time.monotonic() + within
+        return [
+            call
+            for call in self.calls
+            if not call.is_over.wait(max(0.0, deadline - time.monotonic()))
+        ]
+
+    def check(self) -> None:
+        """Fail the test if there was a call for which it registered no answer."""
+        failures, self._failures = self._failures, []
+        assert not failures, "\n".join(failures)
+
+    def run_program(self, *argv: Any, stdin: bytes = b"", **options: Any) -> Outcome:
+        """Run a real program, such as the script itself, as a process of its own."""
+        words = [str(word) for word in argv]
+        with self._popen_lock:
+            self.fp.pass_command(words)
+            pipe = subprocess.PIPE
+            process = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, **options)
+        stdout, stderr = process.communicate(stdin)
+        self.check()
+        return Outcome(process.returncode, stdout.decode(), stderr.decode())
+
+    def _make_unstartable(self, name: str, status: int, reason: str) -> None:
+        # The script adds folders to PATH, where the machine may have a real one. So
+        # something has to be there, and says what `timeout` would say.
+        text = f"timeout: failed to run command ‘{name}’: {reason}"
+        self.program(name).write_text(f'#!/bin/sh\necho "{text}" >&2\nexit {status}\n')
+
+    # The server
+
+    def __enter__(self) -> Fakes:
+        self.bin.mkdir()
+        for name in REAL_PROGRAMS:
+            (self.bin / name).symlink_to(shutil.which(name) or f"/usr/bin/{name}")
+        for name in ("aws", "docker"):
+            self.program(name)
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(self._address)
+        self._listener.listen(128)
+        self._in_thread(self._accept)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Wakes the thread that accepts, and all programs that hang: they see the end.
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._threads[0].join()
+        for connection in self._connections:
+            hang_up(connection)
+        for thread in self._threads:
+            thread.join()
+        self._listener.close()
+        shutil.rmtree(self._folder)
+
+    def _in_thread(self, target: Callable[..., None], *arguments: Any) -> None:
+        thread = threading.Thread(target=target, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self._connections.append(connection)
+            self._in_thread(self._serve, connection)
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rb") as reader:
+            request = receive(reader)
+            if request is None:
+                return
+            call = Call(request)
+            self.calls.append(call)
+            with contextlib.suppress(OSError):  # killed before it has heard all
+                connection.sendall(self._reply_to(call))
+            with contextlib.suppress(OSError):
+                reader.read(1)
+            call.is_over.set()
+
+    def _reply_to(self, call: Call) -> bytes:
+        try:
+            process = self._popen(call)
+            stdout, stderr = process.communicate(call.stdin)
+            ending = process.returncode
+        except Exception as error:  # noqa: BLE001 (whatever it is, the test is to fail with it)
+            self._failures.append(f"{call}: {error!r}")
+            stdout, stderr, ending = b"", f"{error}\n".encode(), NOT_REGISTERED
+        orders = getattr(ending, "orders", ())
+        head = " ".join([str(len(stdout)), str(len(stderr)), str(int(ending)), *orders])
+        return head.encode() + b"\n" + stdout + stderr
+
+    def _popen(self, call: Call) -> subprocess.Popen[bytes]:
+        pipe = subprocess.PIPE
+        with self._popen_lock:
+            try:
+                return subprocess.Popen(call.argv, stdin=pipe, stdout=pipe, stderr=pipe)
+            except ProcessNotRegisteredError:
+                answers = (answerer(call) for answerer in self.answerers)
+                answer = next((answer for answer in answers if answer is not None), None)
+                if answer is None:
+                    raise
+                self.answer(*call.argv, **answer)
+                return subprocess.Popen(call.argv, stdin=pipe, stdout=pipe, stderr=pipe)
+
+
+def interpreter() -> str:
+    """The Python below a virtual environment, which starts faster."""
+    return os.path.realpath(sys.executable)
+
+
+def receive(reader: BinaryIO) -> bytes | None:
+    """A stub's request, or None if the stub was killed before it had said all."""
+    try:
+        length = int(reader.readline() or -1)
+        request = reader.read(max(length, 0))
+    except OSError:
+        return None
+    return request if len(request) == length else None
+
+
+def hang_up(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # it has ended by itself
+        connection.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,140 @@
+"""What the tests say in one word: services of one case, and the run that is on trial."""
+
+import itertools
+import subprocess
+
+from lab import ecr_host, wait_until
+
+SEED, SCRIPT = "the seed's loop", "this script"
+
+# Seconds to wait for what has to happen, and to look out for what must not. Both come, if
+# they come, within a second or two; the first is long so that a busy machine fails no test.
+EXPECTED, UNEXPECTED = 30, 4
+
+ALIVE = {"new", "pending", "assigned", "accepted", "preparing", "ready", "starting", "running"}
+
+_labels = itertools.count(1)
+
+
+class Case:
+    """The services of one test on a lab, run `way` (SEED or SCRIPT); all removed by `end`."""
+
+    def __init__(self, lab, way):
+        self.lab = lab
+        self.way = way
+        self.manager = lab.manager
+        self.newcomers = []
+
+    def begin(self):
+        """A manager as it is after its last hourly run: logged in, with a live token."""
+        for manager in self.lab.managers:
+            subprocess.run(["rm", "-rf", manager.home / ".docker"], check=True)
+        self.lab.rotate()
+        self.lab.login(self.manager)
+        return self
+
+    def end(self):
+        for service in self.manager.api("/services"):
+            self.manager.api(f"/services/{service['ID']}", "DELETE")
+        # Nodes last: the tasks of one that was lost stay in the swarm for a day. Finished
+        # tasks of a removed job stay as well, and do nobody harm.
+        wait_until(lambda: not any(task["Status"]["State"] in ALIVE
+                                   for task in self.manager.api("/tasks")), "all tasks are gone")
+        for node in self.newcomers:
+            self.lab.remove_node(node)
+
+    # ------------------------------------------------------------------ given
+
+    def create(self, name, *options, image=None, config=None):
+        """docker service create --with-registry-auth; every service has an image of its own."""
+        self.manager.docker("service", "create", "-d", "-q", "--name", name, "--restart-delay",
+                            "1s", "--with-registry-auth", *options, image or self.lab.image(),
+                            config=config)
+
+    def label(self):
+        """A node label that no test before had, as (constraint option, label)."""
+        label = f"label{next(_labels)}"
+        return f"--constraint=node.labels.{label}==yes", label
+
+    def give(self, node, label):
+        self.manager.docker("node", "update", "--label-add", f"{label}=yes", node.name)
+
+    def take(self, node, label):
+        self.manager.docker("node", "update", "--label-rm", label, node.name)
+
+    def join(self):
+        """A new worker, which has no image yet."""
+        self.newcomers.append(self.lab.add_node(f"newcomer{next(_labels)}"))
+        return self.newcomers[-1]
+
+    def update(self, name, *options):
+        self.manager.docker("service", "update", "-d", "-q", *options, name)
+
+    # ------------------------------------------------------------------- when
+
+    def refresh(self, *options, hosts=()):
+        """The run on trial; only the script knows options, only the loop has to be told hosts."""
+        if self.way == SEED:
+            return self.manager.seed(*hosts)
+        return self.manager.script(*options)
+
+    def argv(self, node, *options, hosts=()):
+        """The command line of that run, for runs that have to be started rather than awaited."""
+        if self.way == SEED:
+            return node.seed_argv(hosts or [ecr_host()])
+        return node.script_argv(*options)
+
+    def start(self, node, *options, hosts=()):
+        return node.popen(self.argv(node, *options, hosts=hosts), env=node.environment, text=True,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    # ------------------------------------------------------------------- then
+
+    def seen(self, condition, by=(SEED, SCRIPT)):
+        """Whether it comes true; `by` are the ways that have to make it so."""
+        try:
+            return bool(wait_until(condition, "", EXPECTED if self.way in by else UNEXPECTED))
+        except AssertionError:
+            return False
+
+    def running(self, name, image=None):
+        """IDs of the tasks that run, of that image if one is named."""
+        return {task["ID"] for task in self.lab.tasks(name)
+                if task["Status"]["State"] == "running" and task["DesiredState"] == "running"
+                and (image is None or image in task["Spec"]["ContainerSpec"]["Image"])}
+
+    def runs(self, name, count=1, image=None):
+        """Wait until so many tasks run; returns their IDs."""
+        wait_until(lambda: len(self.running(name, image)) == count, f"{count} of {name} run", 60)
+        return self.running(name, image)
+
+    def runs_on(self, name, node):
+        info = self.lab.node_info(node)
+        return any(task["NodeID"] == info["ID"] and task["ID"] in self.running(name)
+                   for task in self.lab.tasks(name))
+
+    def is_rejected(self, name):
+        return "rejected" in self.lab.states(name)
+
+    def rejected(self, *names):
+        for name in names:
+            wait_until(lambda: self.is_rejected(name), f"{name} is rejected")
+
+    def task_ids(self, name):
+        return {task["ID"] for task in self.lab.tasks(name)}
+
+    def image(self, name):
+        """The image that the service is to have, without its digest."""
+        spec = self.lab.service(name)["Spec"]
+        return spec["TaskTemplate"]["ContainerSpec"]["Image"].split("@")[0]
+
+    def rollout(self, name):
+        return self.lab.service(name).get("UpdateStatus", {}).get("State", "")
+
+    def rollout_is(self, name, *states):
+        wait_until(lambda: self.rollout(name) in states, f"rollout of {name} is {states}", 60)
+
+    def updates(self, name):
+        """How often the engines were asked to update that service."""
+        identity = self.lab.service(name)["ID"]
+        return sum(node.update_calls().count(identity) for node in self.lab.managers)

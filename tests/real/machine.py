@@ -1,0 +1,301 @@
+"""A freshly made Debian with a real systemd as init, a real docker, and a small AWS of its own.
+
+A machine has no network but its loopback: cloud.py plays AWS there under AWS's own names, and
+docker-registry plays ECR. It runs on a host of host.py, and goes with it.
+"""
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Iterator, List, Optional, Sequence
+
+from host import Host, Janitor
+from lab import wait_until
+from registries import ACCOUNT, REGION, ecr_host
+
+HERE = Path(__file__).resolve().parent
+PROJECT = HERE.parents[1]
+CACHE = PROJECT / ".cache"
+
+SUITE = "bookworm"
+FIRST_PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3", "ca-certificates")
+PACKAGES = ("python3-sh", "docker.io", "cron", "curl", "make", "iproute2", "openssl", "awscli",
+            "docker-registry", "apache2-utils", "python3-pip", "python3-venv")
+PIP_PACKAGES = {"aws-v1": "awscli<2", "sh": "sh<2.4"}  # folder in /opt, what is in it
+
+ECR = ecr_host()
+TOKEN = "a-token-that-must-stay-secret"
+AWS_HOSTS = (f"api.ecr.{REGION}.amazonaws.com", f"sts.{REGION}.amazonaws.com", "sts.amazonaws.com")
+PLAIN_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                     "HOME": "/root", "LANG": "C.UTF-8"}
+
+# What the machine writes is in memory, and gone with the mounts of this shell.
+# systemd-nspawn ends with 133 when the machine reboots.
+LAUNCH = """
+set -e
+cd "$1"
+for group in $CGROUPS; do echo $$ > "$group/cgroup.procs"; done
+mount -t tmpfs -o mode=755 tmpfs written
+mkdir written/upper written/work
+mount -t overlay -o "lowerdir=furniture:$2,upperdir=written/upper,workdir=written/work" overlay root
+shift 2
+status=133
+while [ $status = 133 ]; do
+    status=0
+    systemd-nspawn --directory=root "$@" || status=$?
+done
+exit $status
+"""
+
+FILES = {
+    "/etc/hosts": f"127.0.0.1 localhost\n127.0.0.2 {ECR}\n127.0.0.3 {' '.join(AWS_HOSTS)}\n",
+    # What a namespace cannot do: no bridge, no packet filter.
+    "/etc/docker/daemon.json": '{"bridge": "none", "iptables": false, "ip-forward": false}',
+    "/etc/systemd/system/cloud.service": """
+[Service]
+ExecStartPre=/sbin/ip address replace 169.254.169.254/32 dev lo
+ExecStart=/usr/bin/python3 -u /opt/cloud/cloud.py
+[Install]
+WantedBy=multi-user.target
+""",
+    "/etc/systemd/system/ecr.service": """
+[Service]
+ExecStart=/usr/bin/docker-registry serve /opt/cloud/registry.yml
+[Install]
+WantedBy=multi-user.target
+""",
+    "/opt/cloud/registry.yml": """
+version: 0.1
+log: {level: error}
+storage: {filesystem: {rootdirectory: /var/lib/ecr}}
+http: {addr: "127.0.0.2:443", tls: {certificate: /opt/cloud/tls.crt, key: /opt/cloud/tls.key}}
+auth: {htpasswd: {realm: ECR, path: /opt/cloud/htpasswd}}
+""",
+    f"/opt/cloud/token-{REGION}": TOKEN,
+    "/opt/cloud/account": ACCOUNT,
+}
+
+
+def missing_requirements() -> List[str]:
+    """What this computer lacks to boot a machine, in words for its user."""
+    missing = [] if os.geteuid() == 0 else ["root"]
+    programs = {"debootstrap": "debootstrap", "systemd-nspawn": "systemd-container",
+                "nsenter": "util-linux", "apt-get": "apt", "openssl": "openssl"}
+    missing += [f"{program} (apt-get install {package})"
+                for program, package in programs.items() if not shutil.which(program)]
+    return missing
+
+
+# The system that all machines start from ------------------------------------------------------
+
+def base_system() -> Path:
+    """The folder with the installed system; made once, which takes two minutes, and then kept."""
+    recipe = repr((SUITE, FIRST_PACKAGES, PACKAGES, sorted(PIP_PACKAGES.items())))
+    base = CACHE / f"machine-{SUITE}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
+    CACHE.mkdir(exist_ok=True)
+    with open(CACHE / "machine.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not base.exists():
+            unfinished = base.with_suffix(".unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            install_system(unfinished)
+            unfinished.rename(base)
+    return base
+
+
+def install_system(root: Path) -> None:
+    call("debootstrap", "--variant=minbase", "--include=" + ",".join(FIRST_PACKAGES), SUITE, str(root), debian_mirror())
+    # apt installs the rest, since debootstrap does not understand virtual packages.
+    # What it downloads stays in the root: a machine without a network can install it again.
+    apt = ("chroot", str(root), "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-y", "--no-install-recommends")
+    call(*apt, "update")
+    call(*apt, "install", *PACKAGES)
+    version = call("chroot", str(root), "python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])")
+    call(sys.executable, "-m", "pip", "install", "--quiet", "--target", str(root / "opt/aws-v1"),
+         "--python-version", version.strip(), "--only-binary=:all:", PIP_PACKAGES["aws-v1"])
+    call(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(root / "opt/sh"), PIP_PACKAGES["sh"])
+
+
+def debian_mirror() -> str:
+    """The mirror that this computer itself installs from."""
+    rows = call("apt-get", "indextargets", "--format", "$(ORIGIN)|$(LABEL)|$(REPO_URI)", "Created-By: Packages")
+    for origin, label, uri in (row.split("|") for row in rows.splitlines()):
+        if (origin, label) == ("Debian", "Debian"):
+            return uri
+    raise AssertionError("apt knows no Debian mirror on this computer: run apt-get update first")
+
+
+def call(*command: str) -> str:
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command} failed: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+    return done.stdout
+
+
+# One machine -----------------------------------------------------------------------------------
+
+class Machine:
+    """A booted system. Its files are reached below .root, its programs with run()."""
+
+    def __init__(self, launched: "subprocess.Popen[bytes]") -> None:
+        self.launched = launched
+        self.first_process = wait_until(lambda: init_of(launched), "systemd-nspawn starts the machine")
+        self.wait_until_booted()
+
+    @property
+    def root(self) -> Path:
+        return Path(f"/proc/{self.first_process}/root")
+
+    def wait_until_booted(self) -> None:
+        states = ("running", "degraded")
+        ask = ("systemctl", "is-system-running")
+        wait_until(lambda: self.run(*ask, check=False) in states, "the machine boots", 60)
+        assert self.run(*ask, check=False) == "running", self.run("systemctl", "--failed")
+        self.write("/opt/cloud/htpasswd", self.run("htpasswd", "-nbB", "AWS", TOKEN))
+        for url in (f"https://{ECR}/", f"https://{AWS_HOSTS[0]}/", "http://169.254.169.254/"):
+            wait_until(lambda: self.run("curl", "-ks", "-o/dev/null", "-w%{http_code}", url, check=False) != "000", url)
+
+    def reboot(self) -> None:
+        before = self.first_process
+        self.run("systemctl", "reboot", check=False)
+        wait_until(lambda: init_of(self.launched) not in (before, 0), "the machine starts again", 60)
+        self.first_process = init_of(self.launched)
+        self.wait_until_booted()
+
+    def run(self, *command: str, check: bool = True, **environment: str) -> str:
+        """Run a program in the machine and return its output: stdout, and stderr after it."""
+        done = subprocess.run(
+            ["nsenter", "--target", str(self.first_process), "--all", "--", "env", "-i", "-C", "/",
+             *(f"{name}={value}" for name, value in {**PLAIN_ENVIRONMENT, **environment}.items()), *command],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+        assert not check or done.returncode == 0, f"{command}: {done.returncode}: {done.stdout}{done.stderr}"
+        return (done.stdout + done.stderr).strip()
+
+    def write(self, path: str, text: str, mode: int = 0o644) -> None:
+        write_file(self.root, path, text, mode)
+
+    def read(self, path: str) -> str:
+        return (self.root / path.lstrip("/")).read_text()
+
+    def exists(self, path: str) -> bool:
+        return os.path.lexists(self.root / path.lstrip("/"))
+
+    def show(self, unit: str, *names: str) -> List[str]:
+        """The values of a unit's properties."""
+        return [self.run("systemctl", "show", "--value", "--property", name, unit) for name in names]
+
+    def properties(self, unit: str, *names: str) -> List[str]:
+        """The same as plain numbers, named Unit.X or Service.X, where show() would say 5min."""
+        manager = "org.freedesktop.systemd1"
+        path = "/org/freedesktop/systemd1/unit/" + unit.replace("-", "_2d").replace(".", "_2e")
+        return [self.run("busctl", "get-property", manager, path, f"{manager}.{kind}", name).split()[1]
+                for kind, name in (name.split(".") for name in names)]
+
+    def journal(self, unit: str, *options: str) -> str:
+        self.run("journalctl", "--sync")
+        return self.run("journalctl", "--quiet", "--output=cat", "--unit", unit, *options)
+
+    def start_swarm(self, *services: str) -> None:
+        """Make the machine a manager, with services that want no task: it has nowhere to run one."""
+        self.run("docker", "swarm", "init", "--advertise-addr", "127.0.0.1")
+        for service in services:
+            self.run("docker", "service", "create", "--detach", "--no-resolve-image", "--replicas=0",
+                     "--name", service, f"{ECR}/{service}:1")
+
+    def updates_of(self, service: str) -> int:
+        """Swarm's count of the changes to a service."""
+        return int(self.run("docker", "service", "inspect", "--format", "{{.Version.Index}}", service))
+
+
+def write_file(root: Path, path: str, text: str, mode: int = 0o644) -> None:
+    file = root / path.lstrip("/")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    file.chmod(mode)
+
+
+@contextlib.contextmanager
+def booted(base: Path, host: Optional[Host] = None, options: Sequence[str] = ()) -> Iterator[Machine]:
+    """Boot a machine, on a host of its own or on one of the lab's, and leave nothing of it behind."""
+    folder = Path(tempfile.mkdtemp(prefix="ecr-machine-"))
+    janitor = Janitor(folder)
+    own_host = Host("host", folder)
+    try:
+        furnish(folder / "furniture")
+        if not host:
+            (folder / "hosts").write_text(FILES["/etc/hosts"])
+            own_host.power_on()
+        launched = launch(base, folder, host or own_host, options)
+        try:
+            yield Machine(launched)
+        finally:
+            end(launched)
+    finally:
+        own_host.power_off()
+        janitor.sweep()
+
+
+def furnish(root: Path) -> None:
+    """Put the files of the machine's AWS in place."""
+    for path, text in FILES.items():
+        write_file(root, path, text)
+    wanted = root / "etc/systemd/system/multi-user.target.wants"
+    wanted.mkdir()
+    for unit in ("cloud.service", "ecr.service"):
+        (wanted / unit).symlink_to(f"/etc/systemd/system/{unit}")
+    cloud = root / "opt/cloud"
+    for program in ("cloud.py", "aws_stub.py"):
+        shutil.copy(HERE / program, cloud)
+    names = ",".join(f"DNS:{name}" for name in (ECR, *AWS_HOSTS))
+    call("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "7",
+         "-subj", "/CN=aws", "-addext", f"subjectAltName={names}", "-keyout", f"{cloud}/tls.key", "-out", f"{cloud}/tls.crt")
+    trusted = root / "etc/docker/certs.d" / ECR
+    trusted.mkdir(parents=True)
+    shutil.copy(cloud / "tls.crt", trusted / "ca.crt")
+
+
+def launch(base: Path, folder: Path, host: Host, options: Sequence[str]) -> "subprocess.Popen[bytes]":
+    for name in ("written", "root"):
+        (folder / name).mkdir()
+    with open(folder / "console", "wb") as console:
+        return host.popen(
+            ["unshare", "--mount", "sh", "-c", LAUNCH, "launch", folder, base,
+             "--quiet", "--register=no", "--keep-unit", "--console=pipe", "--capability=all",
+             "--system-call-filter=@keyring bpf", "--boot", *options],
+            stdin=subprocess.DEVNULL, stdout=console, stderr=console,
+            env={**os.environ, "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "1", "CGROUPS": " ".join(make_cgroups(folder.name))})
+
+
+def make_cgroups(name: str) -> List[str]:
+    """A group in each hierarchy that systemd uses; without, all machines would be in the same one."""
+    mounts = (line.split() for line in open("/proc/self/mounts"))
+    groups = [f"{mountpoint}/{name}" for _, mountpoint, kind, options, *_ in mounts
+              if kind == "cgroup2" or kind == "cgroup" and "name=systemd" in options.split(",")]
+    for group in groups:
+        os.mkdir(group)
+    return groups
+
+
+def init_of(launched: "subprocess.Popen[bytes]") -> int:
+    """The machine's first process, or 0: of all that was launched, the one that is number 1 in its namespace."""
+    assert launched.poll() is None, f"systemd-nspawn ended with {launched.returncode}"
+    descendants = [launched.pid]
+    for process in descendants:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            descendants += map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split())
+            if re.search(r"^NSpid:.*\t1$", Path(f"/proc/{process}/status").read_text(), re.MULTILINE):
+                return process
+    return 0
+
+
+def end(launched: "subprocess.Popen[bytes]") -> None:
+    """As if the machine's power failed: with its first process goes all that runs in it."""
+    if launched.poll() is None:
+        os.kill(init_of(launched) or launched.pid, signal.SIGKILL)
+    launched.wait(timeout=30)
