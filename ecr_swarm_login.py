@@ -77,9 +77,11 @@ def main(arguments: Optional[list[str]] = None) -> int:
         run(options)
     except (Failure, OSError, ValueError, sh.CommandNotFound, sh.ForkException) as failure:
         conclude(FAILED, str(failure), "the run")
+    if stopped_by:
+        return 128 + stopped_by[0]
     ended, missing = list(outcomes.values()), [name for name in outcomes if outcomes[name] == FAILED]
     status, level = (1, logging.ERROR) if missing else (3, logging.WARNING) if OVERDUE in ended else (0, logging.INFO)
-    counts = ", ".join(f"{ended.count(outcome)} {outcome}" for outcome in OUTCOMES if outcome in ended or outcome != DUE)
+    counts = ", ".join(f"{ended.count(each)} {each}" for each in OUTCOMES if each in ended or each != DUE)
     told = f"{counts} in {time.monotonic() - began:.1f} seconds"
     log.log(level, f"{told}; missing: {' '.join(missing)}" if missing else told)
     return status
@@ -194,9 +196,10 @@ def refresh(names: list[str], hosts: set[str], options: argparse.Namespace, trie
         outcomes[name] = REFRESHED
         with contextlib.suppress(OSError):  # whoever read it may have gone; print() would fail again at the end
             os.write(1, b"" if options.quiet else f"{name}\n".encode())
+    again = tries + 1 < len(PAUSES)
     for problem in sorted(set(problems.values())):
-        conclude(FAILED if tries + 1 == len(PAUSES) else DUE, problem, *(name for name in names if problems.get(name) == problem))
-    if problems and tries + 1 < len(PAUSES):
+        conclude(DUE if again else FAILED, problem, *(name for name in names if problems.get(name) == problem))
+    if problems and again:
         refresh(list(problems), hosts, options, tries + 1)
 
 def look_at(names: list[str]) -> tuple[list[Service], dict[str, str]]:
@@ -309,7 +312,6 @@ def program(*command: str, stdin: Optional[File] = None, before: tuple[str, ...]
             stoppable: bool = True) -> tuple[str, File]:
     """Run a program. Returns what went wrong in one line, or "", and the file that it printed to."""
     if stopped_by:
-        log.error("Stopped by %s: the next run does what is left", signal.Signals(stopped_by[0]).name)
         sys.exit(128 + stopped_by[0])
     stdin, stdout, stderr, status = stdin or File(), File(), File(), 0
     stdin.seek(0)
@@ -331,15 +333,16 @@ def program(*command: str, stdin: Optional[File] = None, before: tuple[str, ...]
 def explain(name: str, status: int, said: str) -> str:
     """What went wrong with a program, in one line, or ""."""
     if said and not status:
-        log.log(NOTICE, "%s succeeded, and said: %s", name, said)
+        log.info("%s succeeded, and said: %s", name, said)
     hung = f"hung, and was killed after {PROGRAM_SECONDS} seconds"
     known = {124: hung, 137: hung, 126: "cannot be executed", 127: "is not installed, or not on the PATH"}
-    what = known.get(status) or (f"failed with exit status {status}" if status > 0 else f"was killed by signal {-status}")
+    what = known.get(status, f"failed with exit status {status}" if status > 0 else f"was killed by signal {-status}")
     return f"{name} {what}: {said or 'it said nothing'}" if status else ""
 
 def stop(number: int, _frame: Any) -> None:
     """Handle a signal: start nothing more, end what runs."""
     stopped_by.append(number)
+    os.write(2, f"Stopped by {signal.Signals(number).name}: the next run does what is left\n".encode())
     for group in list(in_flight):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(group, signal.SIGTERM)

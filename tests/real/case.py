@@ -117,8 +117,11 @@ class Case:
         return "rejected" in self.lab.states(name)
 
     def rejected(self, *names):
-        for name in names:
-            wait_until(lambda: self.is_rejected(name), f"{name} is rejected")
+        wait_until(lambda: all(map(self.is_rejected, names)), f"{names} are rejected")
+
+    def completed(self, name, count):
+        """Wait until so many tasks have completed, and there are no others."""
+        wait_until(lambda: self.lab.states(name) == ["complete"] * count, f"{name} has completed")
 
     def task_ids(self, name):
         return {task["ID"] for task in self.lab.tasks(name)}

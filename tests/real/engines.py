@@ -27,8 +27,7 @@ class Unavailable(Exception):
 
 
 def output(*argv, **options):
-    return subprocess.run(argv, check=True, text=True, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, **options).stdout
+    return subprocess.run(argv, check=True, text=True, capture_output=True, **options).stdout
 
 
 @contextlib.contextmanager

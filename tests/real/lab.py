@@ -26,12 +26,30 @@ import urllib.parse
 from pathlib import Path
 
 import engines
-from registries import (AWS_ADDRESS, AWS_PORT, OTHER_ACCOUNT, OTHER_REGION, PRIVATE,
-                   PRIVATE_PASSWORD, PRIVATE_USER, REGION, Registries, ecr_host)
 from host import Host, Janitor
+from registries import (
+    AWS_ADDRESS,
+    AWS_PORT,
+    OTHER_ACCOUNT,
+    OTHER_REGION,
+    PRIVATE,
+    PRIVATE_PASSWORD,
+    PRIVATE_USER,
+    REGION,
+    Registries,
+    ecr_host,
+)
 
-__all__ = ["Lab", "Node", "wait_until", "ecr_host", "REGION", "OTHER_REGION", "OTHER_ACCOUNT",
-           "PRIVATE"]
+__all__ = [
+    "OTHER_ACCOUNT",
+    "OTHER_REGION",
+    "PRIVATE",
+    "REGION",
+    "Lab",
+    "Node",
+    "ecr_host",
+    "wait_until",
+]
 
 SCRIPT = Path(__file__).resolve().parents[2] / "ecr_swarm_login.py"
 
@@ -132,8 +150,8 @@ class Node(Host):
         if config:
             environment["DOCKER_CONFIG"] = str(config)
         result = subprocess.run([self.lab.programs / "docker", *map(str, argv)], text=True,
-                                input=text, env=environment, timeout=120,
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                                input=text, env=environment, timeout=120, check=False,
+                                capture_output=True)
         if check and result.returncode:
             raise RuntimeError(f"docker {argv} on {self.name}: {result.stderr}")
         return result.stdout.strip()
@@ -206,7 +224,8 @@ class Lab:
         (self.folder / "daemon.json").write_text("{}")
         (self.folder / "seed.sh").write_text(SEED)
         self.registries = Registries(self.folder)
-        (self.folder / "hosts").write_text("\n".join(["127.0.0.1 localhost", *Registries.names(), ""]))
+        names = ["127.0.0.1 localhost", *Registries.names(), ""]
+        (self.folder / "hosts").write_text("\n".join(names))
         self.registries.start()
         nodes = [self._new_node(f"m{number}", True) for number in range(1, managers + 1)]
         nodes += [self._new_node(f"w{number}", False) for number in range(1, workers + 1)]

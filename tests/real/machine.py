@@ -13,8 +13,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Iterator, List, Optional, Sequence
 
 from host import Host, Janitor
 from lab import wait_until
@@ -83,7 +83,7 @@ auth: {htpasswd: {realm: ECR, path: /opt/cloud/htpasswd}}
 }
 
 
-def missing_requirements() -> List[str]:
+def missing_requirements() -> list[str]:
     """What this computer lacks to boot a machine, in words for its user."""
     missing = [] if os.geteuid() == 0 else ["root"]
     programs = {"debootstrap": "debootstrap", "systemd-nspawn": "systemd-container",
@@ -111,7 +111,8 @@ def base_system() -> Path:
 
 
 def install_system(root: Path) -> None:
-    call("debootstrap", "--variant=minbase", "--include=" + ",".join(FIRST_PACKAGES), SUITE, str(root), debian_mirror())
+    call("debootstrap", "--variant=minbase", "--include=" + ",".join(FIRST_PACKAGES), SUITE, str(root),
+         debian_mirror())
     # apt installs the rest, since debootstrap does not understand virtual packages.
     # What it downloads stays in the root: a machine without a network can install it again.
     apt = ("chroot", str(root), "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-y", "--no-install-recommends")
@@ -120,7 +121,8 @@ def install_system(root: Path) -> None:
     version = call("chroot", str(root), "python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])")
     call(sys.executable, "-m", "pip", "install", "--quiet", "--target", str(root / "opt/aws-v1"),
          "--python-version", version.strip(), "--only-binary=:all:", PIP_PACKAGES["aws-v1"])
-    call(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(root / "opt/sh"), PIP_PACKAGES["sh"])
+    call(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(root / "opt/sh"),
+         PIP_PACKAGES["sh"])
 
 
 def debian_mirror() -> str:
@@ -133,7 +135,7 @@ def debian_mirror() -> str:
 
 
 def call(*command: str) -> str:
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert done.returncode == 0, f"{command} failed: {done.stdout[-2000:]}{done.stderr[-2000:]}"
     return done.stdout
 
@@ -159,7 +161,8 @@ class Machine:
         assert self.run(*ask, check=False) == "running", self.run("systemctl", "--failed")
         self.write("/opt/cloud/htpasswd", self.run("htpasswd", "-nbB", "AWS", TOKEN))
         for url in (f"https://{ECR}/", f"https://{AWS_HOSTS[0]}/", "http://169.254.169.254/"):
-            wait_until(lambda: self.run("curl", "-ks", "-o/dev/null", "-w%{http_code}", url, check=False) != "000", url)
+            ask = ("curl", "-ks", "-o/dev/null", "-w%{http_code}", url)
+            wait_until(lambda ask=ask: self.run(*ask, check=False) != "000", url)
 
     def reboot(self) -> None:
         before = self.first_process
@@ -173,7 +176,7 @@ class Machine:
         done = subprocess.run(
             ["nsenter", "--target", str(self.first_process), "--all", "--", "env", "-i", "-C", "/",
              *(f"{name}={value}" for name, value in {**PLAIN_ENVIRONMENT, **environment}.items()), *command],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+            check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
         assert not check or done.returncode == 0, f"{command}: {done.returncode}: {done.stdout}{done.stderr}"
         return (done.stdout + done.stderr).strip()
 
@@ -186,11 +189,11 @@ class Machine:
     def exists(self, path: str) -> bool:
         return os.path.lexists(self.root / path.lstrip("/"))
 
-    def show(self, unit: str, *names: str) -> List[str]:
+    def show(self, unit: str, *names: str) -> list[str]:
         """The values of a unit's properties."""
         return [self.run("systemctl", "show", "--value", "--property", name, unit) for name in names]
 
-    def properties(self, unit: str, *names: str) -> List[str]:
+    def properties(self, unit: str, *names: str) -> list[str]:
         """The same as plain numbers, named Unit.X or Service.X, where show() would say 5min."""
         manager = "org.freedesktop.systemd1"
         path = "/org/freedesktop/systemd1/unit/" + unit.replace("-", "_2d").replace(".", "_2e")
@@ -221,7 +224,7 @@ def write_file(root: Path, path: str, text: str, mode: int = 0o644) -> None:
 
 
 @contextlib.contextmanager
-def booted(base: Path, host: Optional[Host] = None, options: Sequence[str] = ()) -> Iterator[Machine]:
+def booted(base: Path, host: Host | None = None, options: Sequence[str] = ()) -> Iterator[Machine]:
     """Boot a machine, on a host of its own or on one of the lab's, and leave nothing of it behind."""
     folder = Path(tempfile.mkdtemp(prefix="ecr-machine-"))
     janitor = Janitor(folder)
@@ -253,8 +256,8 @@ def furnish(root: Path) -> None:
     for program in ("cloud.py", "aws_stub.py"):
         shutil.copy(HERE / program, cloud)
     names = ",".join(f"DNS:{name}" for name in (ECR, *AWS_HOSTS))
-    call("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "7",
-         "-subj", "/CN=aws", "-addext", f"subjectAltName={names}", "-keyout", f"{cloud}/tls.key", "-out", f"{cloud}/tls.crt")
+    call("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+         "-days", "7", "-subj", "/CN=aws", "-addext", f"subjectAltName={names}", "-keyout", f"{cloud}/tls.key", "-out", f"{cloud}/tls.crt")
     trusted = root / "etc/docker/certs.d" / ECR
     trusted.mkdir(parents=True)
     shutil.copy(cloud / "tls.crt", trusted / "ca.crt")
@@ -269,12 +272,13 @@ def launch(base: Path, folder: Path, host: Host, options: Sequence[str]) -> "sub
              "--quiet", "--register=no", "--keep-unit", "--console=pipe", "--capability=all",
              "--system-call-filter=@keyring bpf", "--boot", *options],
             stdin=subprocess.DEVNULL, stdout=console, stderr=console,
-            env={**os.environ, "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "1", "CGROUPS": " ".join(make_cgroups(folder.name))})
+            env={**os.environ, "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "1",
+                 "CGROUPS": " ".join(make_cgroups(folder.name))})
 
 
-def make_cgroups(name: str) -> List[str]:
+def make_cgroups(name: str) -> list[str]:
     """A group in each hierarchy that systemd uses; without, all machines would be in the same one."""
-    mounts = (line.split() for line in open("/proc/self/mounts"))
+    mounts = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
     groups = [f"{mountpoint}/{name}" for _, mountpoint, kind, options, *_ in mounts
               if kind == "cgroup2" or kind == "cgroup" and "name=systemd" in options.split(",")]
     for group in groups:

@@ -271,7 +271,7 @@ def test_finished_jobs(case, verdict):
     for mode in jobs:
         case.create(mode, "--mode", mode, image=case.lab.image("true"))
     for mode, count in zip(jobs, (1, 2)):
-        wait_until(lambda: case.lab.states(mode) == ["complete"] * count, f"{mode} is complete")
+        case.completed(mode, count)
     case.lab.rotate()
     # when
     result = case.refresh()
@@ -292,7 +292,7 @@ def test_all_services_does_what_the_seed_did(case, verdict):
     """--all-services: a finished job"""
     # given
     case.create("job", "--mode", "replicated-job", image=case.lab.image("true"))
-    wait_until(lambda: case.lab.states("job") == ["complete"], "the job is complete")
+    case.completed("job", 1)
     # when
     result = case.refresh("--all-services")
     # then
@@ -319,7 +319,7 @@ def test_finished_one_shots(case, verdict):
     for name, (options, _) in ONE_SHOTS.items():
         case.create(name, *options, image=case.lab.image("true"))
     for name, (_, count) in ONE_SHOTS.items():
-        wait_until(lambda: case.lab.states(name) == ["complete"] * count, f"{name} has finished")
+        case.completed(name, count)
     before = {name: case.task_ids(name) for name in ONE_SHOTS}
     case.lab.rotate()
     # when

@@ -3,12 +3,11 @@ import base64
 import re
 import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
-
-import pytest
 
 import machine as machines
+import pytest
 from lab import Lab, wait_until
 from machine import ECR, PROJECT, REGION, TOKEN, Machine
 
@@ -95,8 +94,9 @@ def test_systemd_finds_nothing_to_complain_about(machine: Machine) -> None:
     # given
     install_by_copy(machine)
     # when, then: silent, and at most 3.0 (the threshold is in tenths; beyond it, the status is 1)
-    assert machine.run("systemd-analyze", "verify", f"/etc/systemd/system/{SERVICE}", f"/etc/systemd/system/{TIMER}") == ""
-    machine.run("systemd-analyze", "security", "--offline=true", "--threshold=30", f"/etc/systemd/system/{SERVICE}")
+    service, timer = (f"/etc/systemd/system/{unit}" for unit in (SERVICE, TIMER))
+    assert machine.run("systemd-analyze", "verify", service, timer) == ""
+    machine.run("systemd-analyze", "security", "--offline=true", "--threshold=30", service)
 
 
 def test_no_round_of_the_timer_is_refused_or_hangs_forever(machine: Machine) -> None:
@@ -186,7 +186,8 @@ def test_a_new_node_of_the_lab_can_pull_after_a_run_of_the_hardened_unit(base: P
     # given: a swarm whose token has died, and whose manager has this machine for its system
     with Lab(managers=1, workers=0) as lab:
         lab.login(lab.manager)
-        lab.manager.docker("service", "create", "-d", "--with-registry-auth", "--mode=global", "--name=web", lab.image())
+        lab.manager.docker("service", "create", "-d", "--with-registry-auth", "--mode=global", "--name=web",
+                           lab.image())
         wait_until(lambda: lab.states("web") == ["running"], "web runs")
         before = [task["ID"] for task in lab.tasks("web")]
         lab.rotate()
@@ -229,7 +230,8 @@ def test_when_it_gives_up_somebody_is_told_and_the_timer_goes_on(manager: Machin
     # given
     stop_docker(manager)
     manager.write("/etc/systemd/system/tell.service", "[Service]\nType=oneshot\nExecStart=/bin/touch /opt/told\n")
-    drop_in(manager, SERVICE, "[Unit]\nOnFailure=tell.service\nStartLimitBurst=2\nStartLimitIntervalSec=8\n" + RETRY_SOON)
+    limits = "StartLimitBurst=2\nStartLimitIntervalSec=8\n"
+    drop_in(manager, SERVICE, f"[Unit]\nOnFailure=tell.service\n{limits}{RETRY_SOON}")
     drop_in(manager, TIMER, EVERY_SECOND)
     # when
     manager.run("systemctl", "start", TIMER)
