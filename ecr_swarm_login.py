@@ -82,19 +82,14 @@ def main(arguments: Optional[list[str]] = None) -> int:
     ended, missing = list(outcomes.values()), [name for name in outcomes if outcomes[name] == FAILED]
     status, level = (1, logging.ERROR) if missing else (3, logging.WARNING) if OVERDUE in ended else (0, logging.INFO)
     counts = ", ".join(f"{ended.count(each)} {each}" for each in OUTCOMES if each in ended or each != DUE)
-    told = f"{counts} in {time.monotonic() - began:.1f} seconds"
-    log.log(level, f"{told}; missing: {' '.join(missing)}" if missing else told)
+    lacks = "; missing: " * bool(missing) + " ".join(missing)
+    log.log(level, "%s in %.1f seconds%s", counts, time.monotonic() - began, lacks)
     return status
 
 def run(options: argparse.Namespace) -> None:
     """Find the services, log in to their registries, refresh. Raises Failure where it cannot go on."""
-    try:
-        rows = {row["Name"]: row for row in ask(*LIST)}
-    except Failure as failure:
-        if not options.login_only:
-            raise
-        log.log(NOTICE, "A manager that boots may join its swarm later: %s", failure)
-        rows = {}
+    # A manager that boots, and is only to log in, may join its swarm later.
+    rows = {row["Name"]: row for row in ask(*LIST, must=not options.login_only)}
     for name in set(options.services).difference(rows):
         conclude(FAILED, "there is no such service: see docker service ls", name)
     names = [name for name in rows if not options.services or name in options.services]
@@ -120,35 +115,29 @@ def conclude(outcome: str, reason: str, *names: str) -> None:
 def ecr_host(image: Any) -> str:
     """The ECR registry of an image; empty if it is in another registry."""
     host, slash, _ = str(image).partition("/")
-    return host if slash and region_of(host) else ""
-
-def region_of(host: str) -> str:
-    """The region of an ECR registry; empty if the host is none."""
-    match = ECR_HOST.fullmatch(host)
-    return match.group(1) if match else ""
+    return host if slash and ECR_HOST.fullmatch(host) else ""
 
 def log_in_all(used: set[str], options: argparse.Namespace) -> dict[str, str]:
     """Log in to the registries used, those named, and the account's own in the region set. Returns problems, or ""."""
     hosts, own, problems = used.union(options.registry), [options.region] if options.region else [], {}
+    own = own or ([] if hosts else program("aws", "configure", "get", "region")[1].text().split())
     if not hosts and not own:
-        own = program("aws", "configure", "get", "region")[1].text().split()
-        if not own:
-            raise Failure("No service uses ECR, and no region is set: pass --region or --registry")
+        raise Failure("No service uses ECR, and no region is set: pass --region or --registry")
     if options.dry_run:
         log.info("Would log in to %s", ", ".join(sorted(hosts) + [f"your own registry in {region}" for region in own]))
         return dict.fromkeys(hosts, "")
     # Side by side, for an aws takes up to a second. One token serves all registries of its region.
     with ThreadPoolExecutor() as pool:
         accounts = pool.map(lambda region: program(*AWS_ACCOUNT, region), own)
-        regions = {region_of(host) for host in hosts}.union(own)
+        regions = {ECR_HOST.sub(r"\1", host) for host in hosts}.union(own)
         tokens = dict(zip(regions, pool.map(lambda region: program(*AWS_TOKEN, region), regions)))
     for region, (problem, account) in zip(own, accounts):
         host = f"{account.text()}.dkr.ecr.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}"
-        if problem or not region_of(host):
+        if problem or not ECR_HOST.fullmatch(host):
             problems[f"your own registry in {region}"] = problem or f"{host} is no registry: check the region"
         else:
             hosts.add(host)
-    return {**problems, **{host: log_in(host, *tokens[region_of(host)]) for host in sorted(hosts)}}
+    return {**problems, **{host: log_in(host, *tokens[ECR_HOST.sub(r"\1", host)]) for host in sorted(hosts)}}
 
 def log_in(host: str, problem: str, token: File) -> str:
     """Log docker in to a registry, never to two at once: docker replaces its config.json without a lock."""
@@ -221,8 +210,7 @@ def look_at(names: list[str]) -> tuple[list[Service], dict[str, str]]:
         # The newest of a slot comes first. One that was rejected, as for a dead token, never ran.
         service.finished |= service.may_finish and slot not in slots and state in ("complete", "failed")
         # An older spec that still runs: a refresh hit a rollout that was under way, and would push it on.
-        spec = {**service.template, **(dig(task, "Spec") or {})}
-        service.token_only &= state != "running" or spec == service.template
+        service.token_only &= state != "running" or {**service.template, **filled(task["Spec"])} == service.template
         slots.add(slot)
     missing = set(names).difference(service.name for service in services.values())
     return list(services.values()), dict.fromkeys(missing, "docker service inspect does not describe it")
@@ -230,11 +218,11 @@ def look_at(names: list[str]) -> tuple[list[Service], dict[str, str]]:
 def service_from(item: dict[str, Any], row: dict[str, Any]) -> Service:
     """All that decides about a service, from docker service inspect and a row of docker service ls."""
     spec, previous, status = item["Spec"], item.get("PreviousSpec"), item.get("UpdateStatus")
-    template, began = spec["TaskTemplate"], float("-inf")
+    template, began = filled(spec["TaskTemplate"]), float("-inf")
     moment = dig(status, "CompletedAt") or dig(status, "StartedAt") or item.get("UpdatedAt")
     with contextlib.suppress(ValueError):  # 2024-05-01T12:00:00.123456789Z
         began = calendar.timegm(time.strptime(str(moment)[:19], "%Y-%m-%dT%H:%M:%S"))
-    policy, counted = dig(template, "RestartPolicy"), re.match(r"(\d+)/(\d+)", str(row.get("Replicas")))
+    policy, counted = template["RestartPolicy"], re.match(r"(\d+)/(\d+)", str(row.get("Replicas")))
     mounts = [(dig(mount, "Source") or "", dig(mount, "Target") or "")
               for mount in dig(template, "ContainerSpec", "Mounts") or []]
     return Service(
@@ -242,13 +230,19 @@ def service_from(item: dict[str, Any], row: dict[str, Any]) -> Service:
         host=ecr_host(dig(template, "ContainerSpec", "Image")),  # empty if it is not ECR
         rollout=dig(status, "State") or "",
         age=time.time() - began,  # seconds since the rollout ended, or began, or else since any update
-        can_roll_back=bool(previous) and previous != spec,
-        token_only=dig(previous, "TaskTemplate") == template,  # a rollout changes no task
+        token_only=filled(dig(previous, "TaskTemplate")) == template,  # the rollout changes no task
         # swarm lets a task end for good, and an update would run it again
-        may_finish=(dig(policy, "Condition") or "any") != "any" or bool(dig(policy, "MaxAttempts")),
+        may_finish=(policy["Condition"] or "any") != "any" or bool(policy["MaxAttempts"]),
         full=counted is not None and int(counted[1]) >= int(counted[2]),
         finished=False,  # the newest task of a slot
         mounts_sorted=mounts == sorted(mounts))
+
+def filled(template: Any) -> dict[str, Any]:
+    """With the defaults that docker service inspect shows in Spec, but in neither PreviousSpec nor tasks (swarmkit,
+    api/defaults/service.go)."""
+    policy = {"Condition": "any", "Delay": 5 * 10 ** 9, "MaxAttempts": 0, **(dig(template, "RestartPolicy") or {})}
+    container = {"StopGracePeriod": 10 ** 10, **(dig(template, "ContainerSpec") or {})}
+    return {"Runtime": "container", **(template or {}), "ContainerSpec": container, "RestartPolicy": policy}
 
 def decide(service: Service, hosts: set[str], options: argparse.Namespace) -> tuple[str, str]:
     """What becomes of a service, given the registries that docker is logged in to, and why. Pure."""
@@ -264,10 +258,9 @@ def decide(service: Service, hosts: set[str], options: argparse.Namespace) -> tu
         return hold(service, f"its mode is {service.mode}, which this version does not know")
     # A refresh that met an outage of the registry stays paused, but has nothing to roll out: it can go on.
     if service.rollout not in SETTLED and not service.token_only:
-        commands = (f"; to go on: docker service update --with-registry-auth {service.name}; to go back: "
-                    f"docker service rollback {service.name}") if "paused" in service.rollout else ""
-        return hold(service, f"its rollout is {service.rollout}{commands}")
-    if service.rollout == "completed" and service.can_roll_back and service.age < options.keep_rollback * 3600:
+        ways = f"; docker service update --with-registry-auth {service.name} goes on, docker service rollback back"
+        return hold(service, f"its rollout is {service.rollout}{ways if 'paused' in service.rollout else ''}")
+    if service.rollout == "completed" and not service.token_only and service.age < options.keep_rollback * 3600:
         return LEFT, f"docker service rollback is kept for {options.keep_rollback:g} hours"
     if service.finished:
         return LEFT, "its finished tasks would run again"
@@ -297,15 +290,16 @@ def dig(data: Any, *path: str) -> Any:
         data = data.get(key) if isinstance(data, dict) else None
     return data
 
-def ask(*command: str) -> list[Any]:
-    """What docker printed as JSON, one value a line, without what has gone meanwhile. Raises Failure."""
+def ask(*command: str, must: bool = True) -> list[Any]:
+    """What docker printed as JSON, one value a line, without what has gone meanwhile. Raises Failure if it MUST answer."""
     problem, printed = program(*command)
     try:
         values = [json.loads(line) for line in printed.text().splitlines()]
     except ValueError as error:
         raise Failure(problem or f"{' '.join(command[:3])} did not print JSON: {error}") from None
-    if problem and not values:
+    if problem and not values and must:
         raise Failure(problem)
+    log.log(NOTICE if problem else logging.DEBUG, "%s", problem)
     return values
 
 def program(*command: str, stdin: Optional[File] = None, before: tuple[str, ...] = (),
@@ -390,14 +384,12 @@ def parse(arguments: Optional[list[str]]) -> argparse.Namespace:
     flag("-n", "--dry-run", help="say what would be done, and why; change nothing")
     flag("-q", "--quiet", help="warnings and errors only")
     option("--version", action="version", version=f"%(prog)s {__version__}")
-    options = parser.parse_args(arguments)
-    check(options, parser)
-    return options
+    return check(parser.parse_args(arguments), parser)
 
-def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> argparse.Namespace:
     """Exit with status 2 if options make no sense; fill in what the environment says."""
     for host in options.registry:
-        if not region_of(host):
+        if not ECR_HOST.fullmatch(host):
             parser.error(f"--registry takes 123456789012.dkr.ecr.eu-central-1.amazonaws.com or the like, not {host!r}")
     if not re.fullmatch("([a-z]+(-[a-z]+)+-[0-9]+)?", options.region or ""):
         parser.error(f"--region takes eu-central-1 or the like, not {options.region!r}")
@@ -410,6 +402,7 @@ def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     options.region = options.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     home = os.environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
     options.docker_folder = os.environ.get("DOCKER_CONFIG") or os.path.join(home, ".docker")
+    return options
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -136,6 +136,7 @@ class Fakes:
         self.fp = fake_process
         self.calls: list[Call] = []
         self.answerers: list[Answerer] = []
+        self._events: list[tuple[list[str], Callable[[], object]]] = []
         self._failures: list[str] = []
         # pytest-subprocess is not thread-safe.
         self._popen_lock = threading.Lock()
@@ -190,6 +191,10 @@ class Fakes:
             **options,
         )
 
+    def when(self, *beginning: str, do: Callable[[], object]) -> None:
+        """Do this, once, when a call that begins like this comes in, before it is answered."""
+        self._events.append((list(beginning), do))
+
     # What a test asks
 
     def calls_of(self, *beginning: str) -> list[Call]:
@@ -220,14 +225,17 @@ class Fakes:
 
     def run_program(self, *argv: Any, stdin: bytes = b"", **options: Any) -> Outcome:
         """Run a real program, such as the script itself, as a process of its own."""
-        words = [str(word) for word in argv]
-        with self._popen_lock:
-            self.fp.pass_command(words)
-            pipe = subprocess.PIPE
-            process = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, **options)
+        process = self.start_program(*argv, **options)
         stdout, stderr = process.communicate(stdin)
         self.check()
-        return Outcome(process.returncode, stdout.decode(), stderr.decode())
+        return Outcome(process.returncode, (stdout or b"").decode(), (stderr or b"").decode())
+
+    def start_program(self, *argv: Any, **options: Any) -> subprocess.Popen[bytes]:
+        """Start a real program; its streams are pipes, unless an option says otherwise."""
+        words, pipe = [str(word) for word in argv], subprocess.PIPE
+        with self._popen_lock:
+            self.fp.pass_command(words)
+            return subprocess.Popen(words, **{"stdin": pipe, "stdout": pipe, "stderr": pipe, **options})
 
     def _make_unstartable(self, name: str, status: int, reason: str) -> None:
         # The script adds folders to PATH, where the machine may have a real one. So
@@ -287,8 +295,16 @@ class Fakes:
                 reader.read(1)
             call.is_over.set()
 
+    def _let_happen(self, call: Call) -> None:
+        with self._popen_lock:
+            due = [event for event in self._events if call.argv[: len(event[0])] == event[0]][:1]
+            self._events = [event for event in self._events if event not in due]
+        for _, do in due:
+            do()
+
     def _reply_to(self, call: Call) -> bytes:
         try:
+            self._let_happen(call)
             process = self._popen(call)
             stdout, stderr = process.communicate(call.stdin)
             ending = process.returncode

@@ -20,7 +20,7 @@ def service(**facts: Any) -> SimpleNamespace:
     """A plain, healthy, long-running service, but for FACTS."""
     plain = {
         "id": "id", "name": "web", "host": ECR, "mode": "replicated", "rollout": "", "age": 24 * HOUR,
-        "can_roll_back": False, "token_only": False, "may_finish": False, "full": True, "finished": False,
+        "token_only": False, "may_finish": False, "full": True, "finished": False,
         "mounts_sorted": True, "template": {}}  # fmt: skip
     return SimpleNamespace(**{**plain, **facts})
 
@@ -51,7 +51,7 @@ def options(**chosen: Any) -> SimpleNamespace:
         (HELD, "updating", {"rollout": "updating", "age": HOUR}, {}),
         (HELD, "rollback_started", {"rollout": "rollback_started", "age": HOUR}, {}),
         (HELD, "docker service update --with-registry-auth web", PAUSED, {}),
-        (HELD, "docker service rollback web", PAUSED, {}),
+        (HELD, "docker service rollback", PAUSED, {}),
         (HELD, "rollback_paused", {"rollout": "rollback_paused", "age": HOUR}, {}),
         (HELD, "unheard_of", {"rollout": "unheard_of", "age": HOUR}, {}),
         (OVERDUE, "paused", {**PAUSED, "age": 6 * HOUR}, {}),
@@ -69,11 +69,11 @@ def options(**chosen: Any) -> SimpleNamespace:
         (HELD, "tasks may restart once", {"mounts_sorted": False, "age": HOUR}, {"no_restart": True}),
         (DUE, "", {}, {"no_restart": True}),
         # --keep-rollback
-        (LEFT, "rollback is kept", {"rollout": "completed", "can_roll_back": True, "age": HOUR}, {"keep_rollback": 2}),
-        (DUE, "", {"rollout": "completed", "can_roll_back": True, "age": 2 * HOUR}, {"keep_rollback": 2}),
-        (DUE, "", {"rollout": "completed", "can_roll_back": False, "age": HOUR}, {"keep_rollback": 2}),
-        (DUE, "", {"rollout": "completed", "can_roll_back": True, "age": 0}, {}),
-        (DUE, "", {"can_roll_back": True, "age": HOUR}, {"keep_rollback": 2}),
+        (LEFT, "rollback is kept", {"rollout": "completed", "age": HOUR}, {"keep_rollback": 2}),
+        (DUE, "", {"rollout": "completed", "age": 2 * HOUR}, {"keep_rollback": 2}),
+        (DUE, "", {"rollout": "completed", "token_only": True, "age": HOUR}, {"keep_rollback": 2}),
+        (DUE, "", {"rollout": "completed", "age": 0}, {}),
+        (DUE, "", {"age": HOUR}, {"keep_rollback": 2}),
         # --all-services
         (DUE, "", {"host": ""}, {"all_services": True}),
         (DUE, "", {"mode": "replicated job"}, {"all_services": True}),
@@ -154,7 +154,18 @@ def test_previous_spec() -> None:
     other = {**spec, "Labels": {"a": "b"}}
     another = {**spec, "TaskTemplate": {**TEMPLATE, "ForceUpdate": 1}}
 
-    assert not described().can_roll_back and not described().token_only
-    assert not described(PreviousSpec=spec).can_roll_back and described(PreviousSpec=spec).token_only
-    assert described(PreviousSpec=other).can_roll_back and described(PreviousSpec=other).token_only
-    assert described(PreviousSpec=another).can_roll_back and not described(PreviousSpec=another).token_only
+    assert not described().token_only
+    assert described(PreviousSpec=spec).token_only
+    assert described(PreviousSpec=other).token_only
+    assert not described(PreviousSpec=another).token_only
+
+
+def test_defaults_are_no_difference() -> None:
+    """docker service inspect fills them into Spec alone."""
+    policy = {"Condition": "any", "Delay": 5000000000, "MaxAttempts": 0}
+    container = {**TEMPLATE["ContainerSpec"], "StopGracePeriod": 10000000000}
+    shown = {"RestartPolicy": policy, "ContainerSpec": container, "Runtime": "container"}
+    stored = {"ContainerSpec": TEMPLATE["ContainerSpec"]}
+
+    assert described(template=shown, PreviousSpec={"TaskTemplate": stored}).token_only
+    assert not described(template=shown, PreviousSpec={"TaskTemplate": {**stored, "RestartPolicy": {"MaxAttempts": 1}}}).token_only
