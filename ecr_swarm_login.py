@@ -35,8 +35,7 @@ UPDATES_AT_ONCE = min(8, 2 * (os.cpu_count() or 1))  # the start of the docker c
 BATCH = 200  # services looked at, then updated: the fewer, the less happens in between
 PAUSES = (0, 1, 3, 9)  # seconds before each try: a new leader or a daemon's restart takes some
 OVERDUE_SECONDS = 6 * 3600  # half a token's life
-# The whole host, since a look-alike must not get a token: amazon-ecr-credential-helper, ecr-login/api/client.go
-ECR_HOST = re.compile(
+ECR_HOST = re.compile(  # whole, or a look-alike gets a token: amazon-ecr-credential-helper, ecr-login/api/client.go
     r"[0-9]{12}\.dkr[.-]ecr(?:-fips)?\.([a-z0-9][a-z0-9-]*)\.(?:amazonaws\.com(?:\.cn)?|amazonaws\.eu|on\.aws"
     r"|on\.amazonwebservices\.com\.cn|sc2s\.sgov\.gov|c2s\.ic\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)")
 AWS_ACCOUNT = ("aws", "sts", "get-caller-identity", "--query", "Account", "--output", "text", "--region")
@@ -59,15 +58,13 @@ class Failure(Exception):
 
 class File(io.FileIO):
     """A file in memory, which programs read or print to: no pipe of theirs can block us, and sh logs none of it."""
-
     def __init__(self, content: str = "") -> None:
         super().__init__(os.memfd_create("ecr_swarm_login"), "r+")
         self.write(content.encode())
 
     def text(self) -> str:
         """Its content, of whatever encoding."""
-        self.seek(0)
-        return self.readall().decode(errors="replace").strip()
+        return os.pread(self.fileno(), os.fstat(self.fileno()).st_size, 0).decode(errors="replace").strip()
 
 def main(arguments: Optional[list[str]] = None) -> int:
     """Run once, and say how it ended. Returns the exit status."""
@@ -113,7 +110,7 @@ def conclude(outcome: str, reason: str, *names: str) -> None:
     log.log(LEVELS.get(outcome, logging.INFO), "%s %s: %s", " ".join(names), outcome, reason)
 
 def ecr_host(image: Any) -> str:
-    """The ECR registry of an image; empty if it is in another registry."""
+    """The ECR registry of an image, or "" if it is in another."""
     host, slash, _ = str(image).partition("/")
     return host if slash and ECR_HOST.fullmatch(host) else ""
 
@@ -143,15 +140,14 @@ def log_in(host: str, problem: str, token: File) -> str:
     """Log docker in to a registry, never to two at once: docker replaces its config.json without a lock."""
     if problem:
         return f"Failed to acquire docker login credentials: {problem}"
-    # Not to be stopped, or docker could leave a copy of config.json behind.
+    # If it were stopped, docker could leave a copy of config.json behind.
     problem, _ = program("docker", "login", "--username", "AWS", "--password-stdin", host, stdin=token, stoppable=False)
     if not problem:
         log.info("Docker login succeeded for %s", host)
     return problem and f"Docker login failed: {problem}"
 
 def held_logins(used: set[str], options: argparse.Namespace) -> dict[str, str]:
-    """Why docker holds no login for a registry, or "". Without one it sends an empty one and keeps silent (docker/cli
-    cli/command/registry.go): so look where it looks (cli/config/configfile)."""
+    """Why docker holds no login, or "": it would send an empty one. Look where it does (docker/cli cli/config)."""
     config: Any = None
     with contextlib.suppress(FileNotFoundError), open(f"{options.docker_folder}/config.json", "rb") as file:
         config = json.load(file)
@@ -231,15 +227,13 @@ def service_from(item: dict[str, Any], row: dict[str, Any]) -> Service:
         rollout=dig(status, "State") or "",
         age=time.time() - began,  # seconds since the rollout ended, or began, or else since any update
         token_only=filled(dig(previous, "TaskTemplate")) == template,  # the rollout changes no task
-        # swarm lets a task end for good, and an update would run it again
-        may_finish=(policy["Condition"] or "any") != "any" or bool(policy["MaxAttempts"]),
+        may_finish=(policy["Condition"] or "any") != "any" or bool(policy["MaxAttempts"]),  # an update runs it again
         full=counted is not None and int(counted[1]) >= int(counted[2]),
         finished=False,  # the newest task of a slot
         mounts_sorted=mounts == sorted(mounts))
 
 def filled(template: Any) -> dict[str, Any]:
-    """With the defaults that docker service inspect shows in Spec, but in neither PreviousSpec nor tasks (swarmkit,
-    api/defaults/service.go)."""
+    """With the defaults that docker service inspect fills in (swarmkit api/defaults), but in Spec alone."""
     policy = {"Condition": "any", "Delay": 5 * 10 ** 9, "MaxAttempts": 0, **(dig(template, "RestartPolicy") or {})}
     container = {"StopGracePeriod": 10 ** 10, **(dig(template, "ContainerSpec") or {})}
     return {"Runtime": "container", **(template or {}), "ContainerSpec": container, "RestartPolicy": policy}
@@ -291,7 +285,7 @@ def dig(data: Any, *path: str) -> Any:
     return data
 
 def ask(*command: str, must: bool = True) -> list[Any]:
-    """What docker printed as JSON, one value a line, without what has gone meanwhile. Raises Failure if it MUST answer."""
+    """What docker printed as JSON, one value a line, without what has gone meanwhile. Raises Failure if it must."""
     problem, printed = program(*command)
     try:
         values = [json.loads(line) for line in printed.text().splitlines()]
@@ -350,10 +344,8 @@ def prepare(options: argparse.Namespace) -> None:
         logging.addLevelName(level, f"<{priority}>" if journal else "")  # sd-daemon(3)
     logging.basicConfig(format="%(levelname)s%(message)s", level=logging.WARNING if options.quiet else logging.INFO)
     logging.getLogger("sh").propagate = logging.raiseExceptions = False
-    # Cron's PATH is /usr/bin:/bin, and aws is often elsewhere.
-    os.environ["PATH"] = os.environ.get("PATH", os.defpath) + ":/usr/local/bin:/snap/bin"
-    # A docker client lives for milliseconds: without garbage collection and threads it starts a quarter faster.
-    os.environ.update(GOGC="off", GOMAXPROCS="1")
+    os.environ["PATH"] = os.environ.get("PATH", os.defpath) + ":/usr/local/bin:/snap/bin"  # cron's lacks aws
+    os.environ.update(GOGC="off", GOMAXPROCS="1")  # so the docker client, which lives for moments, starts faster
     if not options.dry_run:  # two runs at once could lose a login, for docker replaces config.json without a lock
         os.makedirs(options.docker_folder, mode=0o700, exist_ok=True)
         lock = os.open(options.docker_folder, os.O_RDONLY)  # left open: it ends with this process
@@ -388,11 +380,10 @@ def parse(arguments: Optional[list[str]]) -> argparse.Namespace:
 
 def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> argparse.Namespace:
     """Exit with status 2 if options make no sense; fill in what the environment says."""
-    for host in options.registry:
-        if not ECR_HOST.fullmatch(host):
-            parser.error(f"--registry takes 123456789012.dkr.ecr.eu-central-1.amazonaws.com or the like, not {host!r}")
+    if not all(map(ECR_HOST.fullmatch, options.registry)):
+        parser.error("--registry takes a host such as 123456789012.dkr.ecr.eu-central-1.amazonaws.com")
     if not re.fullmatch("([a-z]+(-[a-z]+)+-[0-9]+)?", options.region or ""):
-        parser.error(f"--region takes eu-central-1 or the like, not {options.region!r}")
+        parser.error("--region takes a region such as eu-central-1")
     if not 0 <= options.keep_rollback <= 10:
         parser.error("--keep-rollback takes 0 to 10 hours")
     if options.refresh_only and (options.login_only or options.region or options.registry):

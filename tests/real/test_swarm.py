@@ -334,10 +334,10 @@ def test_finished_one_shots(case, verdict):
 
 
 def paused_rollout(case):
-    """A rollout of four replicas that met a bad image and paused; returns the good image."""
+    """A rollout of ten replicas that met a bad image and paused; returns the good image."""
     good = case.lab.image()
-    case.create("web", "--replicas", "4", image=good)
-    case.runs("web", 4)
+    case.create("web", "--replicas", "10", image=good)
+    case.runs("web", 10)
     case.update("web", "--image", case.lab.image("false"))
     case.rollout_is("web", "paused")
     return good
