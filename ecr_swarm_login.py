@@ -44,6 +44,7 @@ LIST = ("docker", "service", "ls", "--format", "{{json .}}")
 UPDATE = ("docker", "service", "update", "-d", "-q", "--with-registry-auth")
 LEADER = "{{.ManagerStatus.Leader}}"
 SETTLED = ("", "completed", "rollback_completed")  # UpdateStatus.State
+WAYS = "; to go on: docker service update --with-registry-auth {0}; to go back: docker service rollback {0}"
 DUE, REFRESHED, LEFT, HELD, OVERDUE, FAILED = OUTCOMES = (
     "to be refreshed", "refreshed", "left alone", "held back", "held back too long", "failed")
 NOTICE = logging.INFO + 5
@@ -243,7 +244,7 @@ def decide(service: Service, hosts: set[str], options: argparse.Namespace) -> tu
     if service.host and service.host not in hosts:
         return FAILED, f"docker is not logged in to {service.host}"
     if options.all_services:
-        return DUE, "as every service"
+        return DUE, "as every service is"
     if not service.host:
         return LEFT, "its image is in no registry that this run logged in to"
     if service.mode in ("replicated job", "global job"):
@@ -252,14 +253,14 @@ def decide(service: Service, hosts: set[str], options: argparse.Namespace) -> tu
         return hold(service, f"its mode is {service.mode}, which this version does not know")
     # A refresh that met an outage of the registry stays paused, but has nothing to roll out: it can go on.
     if service.rollout not in SETTLED and not service.token_only:
-        ways = f"; docker service update --with-registry-auth {service.name} goes on, docker service rollback back"
-        return hold(service, f"its rollout is {service.rollout}{ways if 'paused' in service.rollout else ''}")
+        ways = WAYS.format(service.name) if "paused" in service.rollout else ""
+        return hold(service, f"its rollout is {service.rollout}{ways}")
     if service.rollout == "completed" and not service.token_only and service.age < options.keep_rollback * 3600:
         return LEFT, f"docker service rollback is kept for {options.keep_rollback:g} hours"
     if service.finished:
         return LEFT, "its finished tasks would run again"
     if service.mounts_sorted:
-        return DUE, "nothing speaks against it"
+        return DUE, "it pulls from ECR"
     reason = "its tasks may restart once: the docker client sorts its mounts (docker/cli#7226)"
     return hold(service, reason) if options.no_restart else (DUE, reason)
 
@@ -274,9 +275,8 @@ def update(services: list[Service], one_by_one: bool) -> dict[str, str]:
         return {name: problem for name, problem in problems.items() if problem}
     # xargs, for it starts programs faster than any library. Docker prints the ID of each service that it updated.
     ids = File("\n".join(service.id for service in services))
-    problem, printed = program(*UPDATE, stdin=ids, before=("xargs", "-r", f"-P{UPDATES_AT_ONCE}", "-n1"))
-    updated = set(printed.text().split())
-    return {service.name: problem or "docker did not confirm it" for service in services if service.id not in updated}
+    problem, taken = program(*UPDATE, stdin=ids, before=("xargs", "-r", f"-P{UPDATES_AT_ONCE}", "-n1"))
+    return {service.name: problem or "docker did not confirm it" for service in services if service.id not in taken.text()}
 
 def dig(data: Any, *path: str) -> Any:
     """What lies at a path in nested objects; None where something is null, missing or no object."""

@@ -51,7 +51,7 @@ def options(**chosen: Any) -> SimpleNamespace:
         (HELD, "updating", {"rollout": "updating", "age": HOUR}, {}),
         (HELD, "rollback_started", {"rollout": "rollback_started", "age": HOUR}, {}),
         (HELD, "docker service update --with-registry-auth web", PAUSED, {}),
-        (HELD, "docker service rollback", PAUSED, {}),
+        (HELD, "docker service rollback web", PAUSED, {}),
         (HELD, "rollback_paused", {"rollout": "rollback_paused", "age": HOUR}, {}),
         (HELD, "unheard_of", {"rollout": "unheard_of", "age": HOUR}, {}),
         (OVERDUE, "paused", {**PAUSED, "age": 6 * HOUR}, {}),

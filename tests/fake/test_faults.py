@@ -1,0 +1,426 @@
+"""What can go wrong, as a table: a row is a fault, what a user reads, the exit status, and who is refreshed all the same.
+
+The scene of every row: `web` pulls from one region, `us` from another, and `once` is a one-shot that has finished.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from fakes import Fakes, Outcome
+from pretend_swarm import ACCOUNT, ECR, ECR_US, MISSING, UPDATE, PretendSwarm
+
+Run = Callable[..., Outcome]
+
+LS = ("docker", "service", "ls")
+INSPECT = ("docker", "service", "inspect")
+PS = ("docker", "service", "ps")
+TASKS = ("docker", "inspect", "--type", "task")
+LOGIN = ("docker", "login")
+LOGIN_WEB = (*LOGIN, "--username", "AWS", "--password-stdin", ECR)
+AWS = ("aws", "ecr", "get-login-password", "--region", "eu-central-1")
+HELPER = "docker-credential-helper"
+ECR_OTHER_ACCOUNT = ECR.replace(ACCOUNT, "999999999999")
+TOKEN = "secret-eu-central-1-of-the-test"
+SECOND_OF_TWO = {"replicas": "1/2", "restart": "on-failure"}
+MEGABYTES = 50_000_000
+
+
+class Scene(NamedTuple):
+    """What a fault may break."""
+
+    fakes: Fakes
+    swarm: PretendSwarm
+    patch: pytest.MonkeyPatch
+    script: Any
+    home: Path
+    arguments: list[str]
+
+
+Fault = Callable[[Scene], object]
+
+
+# What the table is written in
+
+
+def both(*faults: Fault) -> Fault:
+    return lambda scene: [fault(scene) for fault in faults]
+
+
+def missing(program: str) -> Fault:
+    return lambda scene: scene.fakes.remove(program)
+
+
+def not_executable(program: str) -> Fault:
+    return lambda scene: scene.fakes.forbid(program)
+
+
+def not_on_the_machine(program: str) -> Fault:
+    return lambda scene: (scene.fakes.bin / program).unlink()
+
+
+def says(*argv: str, **answer: Any) -> Fault:
+    """The next call that begins so is answered so, or the next times."""
+    return lambda scene: scene.fakes.answer(*argv, scene.fakes.fp.any(), **answer)
+
+
+def fails(*argv: str, text: str = "denied by the test", status: int = 1, **answer: Any) -> Fault:
+    return says(*argv, stderr=text, exit_status=status, **answer)
+
+
+def update_of(name: str, **answer: Any) -> Fault:
+    return lambda scene: scene.fakes.answer(*scene.swarm.update_of(name), **answer)
+
+
+def after(*event: str, then: Fault) -> Fault:
+    """The fault comes with this call."""
+    return lambda scene: scene.fakes.when(*event, do=lambda: then(scene))
+
+
+def add(name: str, image: str = f"{ECR}/app:2", **facts: Any) -> Fault:
+    return lambda scene: scene.swarm.add(name, image, **facts)
+
+
+def removed(name: str) -> Fault:
+    return lambda scene: scene.swarm.remove(name)
+
+
+def option(*words: str) -> Fault:
+    return lambda scene: scene.arguments.extend(words)
+
+
+def environment(name: str, value: str) -> Fault:
+    return lambda scene: scene.patch.setenv(name, value)
+
+
+def config(text: str) -> Fault:
+    """The content of docker's config.json."""
+
+    def write(scene: Scene) -> None:
+        (scene.home / ".docker").mkdir()
+        (scene.home / ".docker" / "config.json").write_text(text)
+
+    return write
+
+
+def helper(**answer: Any) -> Fault:
+    """A run that relies on a credential helper."""
+    uses_it = both(option("--refresh-only"), config(json.dumps({"credHelpers": {ECR: "helper", ECR_US: "works"}})))
+    works = says("docker-credential-works", "get", stdout='{"Secret": "secret-of-a-helper"}')
+    return both(uses_it, works, says(HELPER, "get", **answer) if answer else uses_nothing)
+
+
+def uses_nothing(_: Scene) -> None:
+    """The program is not there at all."""
+
+
+def hangs(*argv: str, orders: tuple[str, ...] = ("hang",), **answer: Any) -> Fault:
+    return both(impatient, says(*argv, orders=orders, **answer))
+
+
+def impatient(scene: Scene) -> None:
+    """Wait less for what hangs; for what is deaf to SIGTERM, too."""
+    scene.patch.setattr(scene.script, "PROGRAM_SECONDS", 0.6)
+    timeout = scene.fakes.bin / "timeout"
+    real = timeout.resolve()
+    timeout.unlink()
+    timeout.write_text(
+        "#!/bin/sh\n"
+        'for word; do shift; case "$word" in --kill-after=*) word=--kill-after=0.2;; esac; set -- "$@" "$word"; done\n'
+        f'exec {real} "$@"\n'
+    )
+    timeout.chmod(0o755)
+
+
+def half_of_the_list(scene: Scene) -> None:
+    """`docker service ls` is killed when it has said half of it."""
+    half = '{"ID":"1","Name":"us","Mode":"replicated","Replicas":"1/1","Image":"%s/app:2"}\n' % ECR_US
+    says(*LS, stdout=half, signal=signal.SIGKILL, times=99)(scene)
+
+
+def half_of_the_tasks(scene: Scene) -> None:
+    """`docker service ps` is killed before it comes to the task that has finished."""
+    add("half", **SECOND_OF_TWO)(scene)
+    running = scene.swarm.service("half")["tasks"][0]["id"]
+    says(*PS, stdout=json.dumps(running) + "\n", signal=signal.SIGKILL)(scene)
+
+
+class Row(NamedTuple):
+    name: str
+    fault: Fault
+    says: str
+    status: int
+    refreshed: str
+
+
+ALL = "us web"
+DAEMON_DOWN = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?"
+WORKER = "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state."
+NO_SWARM = 'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect.'
+LOCKED = 'Swarm is encrypted and needs to be unlocked before it can be used. Please use "docker swarm unlock".'
+NO_LEADER = "rpc error: code = Unknown desc = The swarm does not have a leader."
+NOT_IMPLEMENTED = "Error saving credentials: error storing credentials - err: exit status 1, out: `not implemented`"
+READ_ONLY = "Error saving credentials: open /root/.docker/config.json1: read-only file system"
+DISK_FULL = "Error saving credentials: write /root/.docker/config.json1: no space left on device"
+UNCLEAR_TASKS = ["{}", '{"ServiceID": null}', "null", '{"ServiceID": "%s", "Status": null, "Spec": null, "Slot": null}']
+
+# fmt: off
+TABLE = [
+    # programs
+    Row("aws is missing", missing("aws"), "aws ecr get-login-password is not installed, or not on the PATH", 1, ""),
+    Row("aws is not executable", not_executable("aws"), "aws ecr get-login-password cannot be executed", 1, ""),
+    Row("docker is missing", missing("docker"), "docker service ls is not installed, or not on the PATH", 1, ""),
+    Row("docker is not executable", not_executable("docker"), "docker service ls cannot be executed", 1, ""),
+    Row("timeout is missing", not_on_the_machine("timeout"), "timeout", 1, ""),
+    Row("xargs is missing", not_on_the_machine("xargs"), "xargs", 1, ""),
+    Row("aws is killed", says(*AWS, signal=9), "aws ecr get-login-password was killed by signal 9", 1, "us"),
+    Row("aws crashes", says(*AWS, signal=11), "aws ecr get-login-password was killed by signal 11", 1, "us"),
+    Row("aws dies in mid token", says(*AWS, stdout=TOKEN, signal=9), "was killed by signal 9", 1, "us"),
+    Row("aws hangs", hangs(*AWS), "aws ecr get-login-password hung, and was killed after 0.6 seconds", 1, "us"),
+    Row("its child hangs, too", hangs(*AWS, orders=("child", "hang")), "hung, and was killed after", 1, "us"),
+    Row("it is deaf", hangs(*AWS, orders=("ignore-sigterm", "child", "hang")), "hung, and was killed after", 1, "us"),
+    Row("its child keeps the output", says(*AWS, stdout=TOKEN, orders=["child"]), "2 refreshed", 0, ALL),
+    Row("a daemon keeps the output", says(*AWS, stdout=TOKEN, orders=["daemon"]), "2 refreshed", 0, ALL),
+    Row("aws says 50 MB", fails(*AWS, text="x" * MEGABYTES, status=254), "failed with exit status 254: xxx", 1, "us"),
+    Row("docker says 50 MB", says(*LS, stdout="x" * MEGABYTES), "docker service ls did not print JSON", 1, ""),
+    Row("aws says no text", says(*AWS, stderr=b"\xff\xfe\x80", exit_status=1), "failed with exit status 1: \ufffd", 1, "us"),
+    Row("docker says no text", says(*LS, stdout=b"\xff\xfe{\0", times=9), "docker service ls did not print JSON", 1, ""),
+    Row("aws warns", says(*AWS, stdout=TOKEN, stderr="old\nTLS"), "get-login-password succeeded, and said: old TLS", 0, ALL),
+    Row("docker warns", says(*LOGIN_WEB, stderr="unencrypted"), "docker login --username succeeded, and said: unenc", 0, ALL),
+    Row("aws says nothing", says(*AWS), f"{ECR} failed: ", 1, "us"),
+    Row("aws says an empty line", says(*AWS, stdout="\n"), f"{ECR} failed: ", 1, "us"),
+    Row("aws fails in silence", says(*AWS, exit_status=1), "failed with exit status 1: it said nothing", 1, "us"),
+    # aws
+    Row("v2: usage", fails(*AWS, status=252, text="aws: error: argument"), "252: aws: error: argument", 1, "us"),
+    Row("v2: no region", fails(*AWS, status=253, text="\nYou must specify a region."), "253: You must specify", 1, "us"),
+    Row("v2: no credentials", fails(*AWS, status=253, text="Unable to locate"), "253: Unable to locate", 1, "us"),
+    Row("v2: expired", fails(*AWS, status=254, text="(ExpiredTokenException)"), "254: (ExpiredTokenExc", 1, "us"),
+    Row("v2: throttled", fails(*AWS, status=254, text="(ThrottlingException)"), "254: (ThrottlingExc", 1, "us"),
+    Row("v2: access denied", fails(*AWS, status=254, text="(AccessDenied)"), "254: (AccessDenied)", 1, "us"),
+    Row("v2: SSO has expired", fails(*AWS, status=255, text="aws sso login"), "255: aws sso login", 1, "us"),
+    Row("v1: anything", fails(*AWS, status=255, text="Unable to locate"), "255: Unable to locate", 1, "us"),
+    # docker
+    Row("daemon down", fails(*LS, text=DAEMON_DOWN), DAEMON_DOWN, 1, ""),
+    Row("daemon restarts in mid-run", after(*LOGIN, then=fails(*LS, text=DAEMON_DOWN, times=2)), DAEMON_DOWN, 0, ALL),
+    Row("daemon goes for good", after(*LOGIN, then=fails(*LS, text=DAEMON_DOWN, times=9)), f"web failed: docker", 1, ""),
+    Row("worker", fails(*LS, text=WORKER), WORKER, 1, ""),
+    Row("no swarm", fails(*LS, text=NO_SWARM), NO_SWARM, 1, ""),
+    Row("swarm locked", fails(*LS, text=LOCKED), LOCKED, 1, ""),
+    Row("no leader", fails(*LS, text=NO_LEADER), NO_LEADER, 1, ""),
+    Row("a new leader in mid-run", after(*LOGIN, then=fails(*INSPECT, text=NO_LEADER)), NO_LEADER, 0, ALL),
+    Row("leader unknown", both(option("--leader-only"), fails("docker", "node", text=NO_LEADER)), NO_LEADER, 1, ""),
+    Row("one login of three refused", both(add("a", f"{ECR_OTHER_ACCOUNT}/a:1"), fails(*LOGIN_WEB, text="401 Unauthorized")),
+        f"{ECR} failed: Docker login failed: docker login --username failed with exit status 1: 401", 1, "a us"),
+    Row("docker login hangs", hangs(*LOGIN_WEB), "docker login --username hung, and was killed after", 1, "us"),
+    Row("disk full", fails(*LOGIN_WEB, text=DISK_FULL), DISK_FULL, 1, "us"),
+    Row("read-only", fails(*LOGIN_WEB, text=READ_ONLY), READ_ONLY, 1, "us"),
+    Row("helper stores nothing", fails(*LOGIN_WEB, text=NOT_IMPLEMENTED), NOT_IMPLEMENTED, 1, "us"),
+    Row("helper fails", helper(stderr="no profile", exit_status=1), f"{HELPER} get failed with exit status 1", 1, "us"),
+    Row("helper is missing", helper(), f"{HELPER} get is not installed, or not on the PATH", 1, "us"),
+    Row("helper knows nothing", helper(stdout='{"Secret": ""}'), f"echo {ECR} | {HELPER} get", 1, "us"),
+    Row("helper hangs", both(impatient, helper(orders=["hang"])), f"{HELPER} get hung, and was killed", 1, "us"),
+    Row("config.json is no JSON", both(option("--refresh-only"), config("{auths:")), "config.json", 1, ""),
+    Row("config.json is no text", both(option("--refresh-only"), config("\udcff".encode("utf-8", "surrogateescape")
+        .decode("latin-1"))), "config.json", 1, ""),
+    Row("no folder for the logins", environment("DOCKER_CONFIG", "/proc/nowhere"), "/proc/nowhere", 1, ""),
+    Row("list cut short", half_of_the_list, "docker service ls was killed by signal 9", 1, "us"),
+    Row("list of null", says(*LS, stdout="null\n", times=9), "docker service ls", 1, ""),
+    Row("list without names", says(*LS, stdout='{"ID": "1"}\n', times=9), "docker service ls", 1, ""),
+    Row("inspect cut short", says(*INSPECT, stdout="", signal=9), "was killed by signal 9", 0, ALL),
+    Row("inspect hangs", hangs(*INSPECT), "docker service inspect hung, and was killed after", 0, ALL),
+    Row("tasks cut short", says(*TASKS, stdout="", signal=9), "was killed by signal 9", 0, ALL),
+    Row("list of tasks cut short", half_of_the_tasks, "docker service ps was killed by signal 9", 0, ALL),
+    # updates
+    Row("web goes before its update", after(*UPDATE, then=removed("web")), "0 failed", 0, "us"),
+    Row("out of sequence once", update_of("web", stderr="update out of sequence", exit_status=1), "2 refreshed", 0, ALL),
+    Row("three times", update_of("web", stderr="update out of sequence", exit_status=1, times=3), "sequence", 0, ALL),
+    Row("always", update_of("web", stderr="update out of sequence", exit_status=1, times=9),
+        "web failed: docker service update failed with exit status 1: update out of sequence", 1, "us"),
+    Row("an update is killed", update_of("web", signal=9), "2 refreshed", 0, ALL),
+    Row("an update is always killed", update_of("web", signal=9, times=9), "update was killed by signal 9", 1, "us"),
+    Row("an update ends with 255", update_of("web", exit_status=255), "2 refreshed", 0, ALL),
+    Row("an update ends with 125", update_of("web", stderr="bad flag", exit_status=125, times=9), "125: bad flag", 1, "us"),
+    Row("an update hangs", both(impatient, update_of("web", orders=["child", "hang"])), "hung, and was killed", 0, ALL),
+    Row("an update warns", update_of("web", stdout="{id}", stderr="image digest"), "image digest", 0, ALL),
+]
+# fmt: on
+
+
+@pytest.fixture
+def scene(
+    fakes: Fakes, swarm: PretendSwarm, monkeypatch: pytest.MonkeyPatch, script: Any, tmp_path: Path
+) -> Scene:
+    swarm.add("web")
+    swarm.add("us", f"{ECR_US}/app:2")
+    swarm.add("once", restart="none", replicas="0/1")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    return Scene(fakes, swarm, monkeypatch, script, tmp_path / "home", [])
+
+
+@pytest.fixture
+def debug_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What the library sh logs at DEBUG, while the script's own log is at DEBUG, too."""
+    records: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: records.append(f"{record.getMessage()} {record.args}")  # type: ignore[method-assign]
+    configure = logging.basicConfig
+    monkeypatch.setattr(logging, "basicConfig", lambda **options: configure(**{**options, "level": logging.DEBUG}))
+    logger = logging.getLogger("sh")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    yield records
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
+def secrets_shown(scene: Scene, outcome: Outcome, debug_log: list[str]) -> list[str]:
+    """Where a token can be read by who must not."""
+    places = {f"argv of {call}": " ".join(call.argv) for call in scene.fakes.calls}
+    for call in scene.fakes.calls:
+        places[f"environment of {call}"] = repr(call.environ)
+    for path in scene.home.parent.rglob("*"):
+        if path.is_file() and path.name != "config.json":
+            places[str(path)] = path.read_bytes().decode(errors="replace")
+    places.update({"stdout": outcome.stdout, "stderr": outcome.stderr, "log of sh": "\n".join(debug_log)})
+    return [place for place, text in places.items() if "secret-" in text]
+
+
+@pytest.mark.parametrize("row", TABLE, ids=[row.name for row in TABLE])
+def test_fault(run: Run, scene: Scene, debug_log: list[str], row: Row) -> None:
+    row.fault(scene)
+
+    outcome = run(*scene.arguments)
+
+    assert row.says in outcome.stderr
+    assert (outcome.status, " ".join(sorted(outcome.stdout.split()))) == (row.status, row.refreshed)
+    assert "Traceback" not in outcome.stderr
+    assert max(map(len, outcome.stderr.splitlines())) < 1500, "a line that nobody can read"
+    assert debug_log, "the check below would see nothing"
+    assert secrets_shown(scene, outcome, debug_log) == []
+    assert [it["name"] for it in scene.swarm.services if it["runs"] > 1 or it["restarted"]] == []
+
+
+# A service of which docker says other things than today: the field, its value, and what becomes of it.
+ODD_SERVICES: list[tuple[str, Any, str]] = [
+    ("Spec", None, "failed"),
+    ("Spec", MISSING, "failed"),
+    ("Spec.Name", MISSING, "failed"),
+    ("Spec.TaskTemplate", None, "failed"),
+    ("Spec.TaskTemplate", MISSING, "failed"),
+    ("ID", MISSING, "failed"),
+    ("Spec.TaskTemplate.ContainerSpec", MISSING, "left alone"),  # a plugin
+    ("Spec.TaskTemplate.ContainerSpec", None, "left alone"),
+    ("Spec.TaskTemplate.ContainerSpec.Image", None, "left alone"),
+    ("Spec.TaskTemplate.RestartPolicy", None, "refreshed"),
+    ("Spec.TaskTemplate.RestartPolicy", MISSING, "refreshed"),
+    ("Spec.TaskTemplate.RestartPolicy", {}, "refreshed"),
+    ("Spec.TaskTemplate.RestartPolicy", {"Condition": "on-full-moon"}, "refreshed"),
+    ("Spec.TaskTemplate.ContainerSpec.Mounts", None, "refreshed"),
+    ("Spec.TaskTemplate.ContainerSpec.Mounts", [None], "refreshed"),
+    ("Spec.TaskTemplate.ContainerSpec.Mounts", [{"Type": "tmpfs", "Target": "/tmp"}], "refreshed"),
+    ("Spec.Mode", None, "refreshed"),
+    ("Spec.Mode", {"Elastic": {"Replicas": 7}}, "refreshed"),  # what counts is the word in the list
+    ("Spec.OfALaterVersion", {"a": [1, None]}, "refreshed"),
+    ("Spec.TaskTemplate.OfALaterVersion", [], "refreshed"),
+    ("Version", None, "refreshed"),
+    ("Endpoint", MISSING, "refreshed"),
+    ("UpdatedAt", None, "refreshed"),
+    ("PreviousSpec", None, "refreshed"),
+    ("PreviousSpec", {"TaskTemplate": None}, "refreshed"),
+    ("UpdateStatus", None, "refreshed"),
+    ("UpdateStatus", {}, "refreshed"),
+    ("UpdateStatus", {"State": "completed", "CompletedAt": None}, "refreshed"),
+    ("UpdateStatus", {"State": "paused", "StartedAt": None}, "held back"),
+    ("UpdateStatus", {"State": "paused", "StartedAt": "0001-01-01T00:00:00Z"}, "held back"),
+    ("UpdateStatus", {"State": "paused_by_a_later_version"}, "held back"),
+]
+
+
+def test_odd_services(run: Run, swarm: PretendSwarm) -> None:
+    names = [f"{number:02}-".ljust(63, "x") for number in range(len(ODD_SERVICES))]  # as long as docker allows
+    for name, (field, value, _) in zip(names, ODD_SERVICES):
+        swarm.add(name, inspect={field: value})
+
+    outcome = run()
+
+    assert outcome.status == 1
+    expected = {name: outcome for name, (_, _, outcome) in zip(names, ODD_SERVICES)}
+    assert outcome.stdout.split() == [name for name in names if expected[name] == "refreshed"]
+    last_words = {name: line for line in outcome.stderr.splitlines()[:-1] for name in names if name in line}
+    others = [name for name in names if expected[name] != "refreshed"]
+    assert [name for name in others if expected[name] not in last_words[name]] == []
+
+
+@pytest.mark.parametrize("task", ["null", "{}", '{"ServiceID": null}', '{"ServiceID": "%s"}',
+                                  '{"ServiceID": "%s", "Status": null, "Spec": null, "Slot": null}'])  # fmt: skip
+def test_an_odd_task_stops_nobody(run: Run, scene: Scene, task: str) -> None:
+    says(*TASKS, stdout=task.replace("%s", scene.swarm.service("once")["id"]) + "\n", times=9)(scene)
+
+    outcome = run()
+
+    assert {"us", "web"} <= set(outcome.stdout.split())
+    assert "Traceback" not in outcome.stderr
+
+
+# Signals
+
+
+def stop_at(scene: Scene, call: tuple[str, ...], number: int) -> None:
+    scene.fakes.when(*call, do=lambda: os.kill(os.getpid(), number))
+
+
+MOMENTS = [LS, AWS, LOGIN, INSPECT, PS, TASKS, UPDATE]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("moment", MOMENTS, ids=[moment[-1] for moment in MOMENTS])
+def test_signal(run: Run, scene: Scene, moment: tuple[str, ...], number: int) -> None:
+    for name in "abcdefgh":
+        scene.swarm.add(name)
+    stop_at(scene, moment, number)
+
+    outcome = run()
+
+    assert outcome.status == 128 + number
+    assert outcome.stderr.count("Stopped by " + signal.Signals(number).name) == 1
+    assert "Traceback" not in outcome.stderr
+    assert scene.fakes.still_running() == []
+    at_once = scene.script.UPDATES_AT_ONCE
+    assert len(scene.fakes.calls_of(*UPDATE)) <= (at_once if moment == UPDATE else 0)
+    assert [it["name"] for it in scene.swarm.services if it["runs"] > 1 or it["restarted"]] == []
+
+
+@pytest.mark.parametrize("arguments", [["--login-only"], ["--leader-only"]])
+def test_a_signal_in_the_last_program(run: Run, scene: Scene, arguments: list[str]) -> None:
+    scene.swarm.state["leader"] = False
+    scene.swarm.remove("us")
+    stop_at(scene, ("docker", "node") if "--leader-only" in arguments else LOGIN, signal.SIGTERM)
+
+    assert run(*arguments).status == 128 + signal.SIGTERM
+
+
+def test_a_signal_lets_a_login_end(run: Run, scene: Scene) -> None:
+    # Or docker could leave a copy of config.json behind, with the token in it.
+    stop_at(scene, LOGIN, signal.SIGTERM)
+
+    assert run().status == 128 + signal.SIGTERM
+
+    assert (scene.home / ".docker" / "config.json").exists()
+    assert len(scene.fakes.calls_of(*LOGIN)) == 1
+
+
+def test_a_signal_reaches_what_hangs(run: Run, scene: Scene) -> None:
+    update_of("web", orders=["child", "hang"])(scene)
+    stop_at(scene, tuple(scene.swarm.update_of("web")), signal.SIGTERM)
+
+    assert run().status == 128 + signal.SIGTERM
+
+    assert scene.fakes.still_running() == []
