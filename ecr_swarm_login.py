@@ -10,7 +10,6 @@ import argparse
 import calendar
 import contextlib
 import fcntl
-import functools
 import io
 import json
 import logging
@@ -29,7 +28,6 @@ try:
 except ImportError:
     sys.exit(f"ecr_swarm_login: {sys.executable} has no library sh: apt-get install python3-sh, or pip3 install 'sh<3'")
 
-__version__ = "1.0.0"
 PROGRAM_SECONDS = 60  # what takes longer hangs, and is killed with its children
 UPDATES_AT_ONCE = min(8, 2 * (os.cpu_count() or 1))  # the start of the docker client is CPU-bound
 BATCH = 200  # services looked at, then updated: the fewer, the less happens in between
@@ -38,6 +36,8 @@ OVERDUE_SECONDS = 6 * 3600  # half a token's life
 ECR_HOST = re.compile(  # whole, or a look-alike gets a token: amazon-ecr-credential-helper, ecr-login/api/client.go
     r"[0-9]{12}\.dkr[.-]ecr(?:-fips)?\.([a-z0-9][a-z0-9-]*)\.(?:amazonaws\.com(?:\.cn)?|amazonaws\.eu|on\.aws"
     r"|on\.amazonwebservices\.com\.cn|sc2s\.sgov\.gov|c2s\.ic\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)")
+PARTITIONS = {"cn": "amazonaws.com.cn", "eusc-de": "amazonaws.eu", "us-iso": "c2s.ic.gov", "us-isob": "sc2s.sgov.gov",
+              "us-isof": "csp.hci.ic.gov", "eu-isoe": "cloud.adc-e.uk"}
 AWS_ACCOUNT = ("aws", "sts", "get-caller-identity", "--query", "Account", "--output", "text", "--region")
 AWS_TOKEN = ("aws", "ecr", "get-login-password", "--region")
 LIST = ("docker", "service", "ls", "--format", "{{json .}}")
@@ -73,21 +73,21 @@ def main(arguments: Optional[list[str]] = None) -> int:
     try:
         prepare(options)
         run(options)
-    except (Failure, OSError, ValueError, sh.CommandNotFound, sh.ForkException) as failure:
-        conclude(FAILED, str(failure), "the run")
+    except KeyboardInterrupt:  # while it waited for another run
+        return 128 + signal.SIGINT
+    except Exception as failure:
+        conclude(FAILED, f"{type(failure).__name__}: {failure}", "the run")
     if stopped_by:
         return 128 + stopped_by[0]
     ended, missing = list(outcomes.values()), [name for name in outcomes if outcomes[name] == FAILED]
     status, level = (1, logging.ERROR) if missing else (3, logging.WARNING) if OVERDUE in ended else (0, logging.INFO)
     counts = ", ".join(f"{ended.count(each)} {each}" for each in OUTCOMES if each in ended or each != DUE)
-    lacks = "; missing: " * bool(missing) + " ".join(missing)
-    log.log(level, "%s in %.1f seconds%s", counts, time.monotonic() - began, lacks)
+    log.log(level, "%s in %.1f seconds; missing: %s", counts, time.monotonic() - began, " ".join(missing) or "nothing")
     return status
 
 def run(options: argparse.Namespace) -> None:
     """Find the services, log in to their registries, refresh. Raises Failure where it cannot go on."""
-    # A manager that boots, and is only to log in, may join its swarm later.
-    rows = {row["Name"]: row for row in ask(*LIST, must=not options.login_only)}
+    rows = {row["Name"]: row for row in ask(*LIST, partial=options.login_only)}  # it may join its swarm later
     for name in set(options.services).difference(rows):
         conclude(FAILED, "there is no such service: see docker service ls", name)
     names = [name for name in rows if not options.services or name in options.services]
@@ -124,13 +124,12 @@ def log_in_all(used: set[str], options: argparse.Namespace) -> dict[str, str]:
     if options.dry_run:
         log.info("Would log in to %s", ", ".join(sorted(hosts) + [f"your own registry in {region}" for region in own]))
         return dict.fromkeys(hosts, "")
-    # Side by side, for an aws takes up to a second. One token serves all registries of its region.
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor() as pool:  # an aws takes up to a second; one token serves all registries of its region
         accounts = pool.map(lambda region: program(*AWS_ACCOUNT, region), own)
         regions = {ECR_HOST.sub(r"\1", host) for host in hosts}.union(own)
         tokens = dict(zip(regions, pool.map(lambda region: program(*AWS_TOKEN, region), regions)))
     for region, (problem, account) in zip(own, accounts):
-        host = f"{account.text()}.dkr.ecr.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}"
+        host = f"{account.text()}.dkr.ecr.{region}.{PARTITIONS.get(region.rsplit('-', 2)[0], 'amazonaws.com')}"
         if problem or not ECR_HOST.fullmatch(host):
             problems[f"your own registry in {region}"] = problem or f"{host} is no registry: check the region"
         else:
@@ -160,7 +159,7 @@ def held_logins(used: set[str], options: argparse.Namespace) -> dict[str, str]:
         if helper:
             problem, answer = program(f"docker-credential-{helper}", "get", stdin=File(host))
             is_held = not problem and re.search(r'"Secret":\s*"[^"]', answer.text())
-            problems[host] = "" if is_held else f"{problem}; try: echo {host} | docker-credential-{helper} get"
+            problems[host] = "" if is_held else f"{problem or 'no login'}: echo {host} | docker-credential-{helper} get"
     return problems
 
 def refresh(names: list[str], hosts: set[str], options: argparse.Namespace, tries: int = 0) -> None:
@@ -182,10 +181,10 @@ def refresh(names: list[str], hosts: set[str], options: argparse.Namespace, trie
         outcomes[name] = REFRESHED
         with contextlib.suppress(OSError):  # whoever read it may have gone; print() would fail again at the end
             os.write(1, b"" if options.quiet else f"{name}\n".encode())
-    again = tries + 1 < len(PAUSES)
+    outcome = FAILED if tries + 1 == len(PAUSES) else "to be tried again"
     for problem in sorted(set(problems.values())):
-        conclude(DUE if again else FAILED, problem, *(name for name in names if problems.get(name) == problem))
-    if problems and again:
+        conclude(outcome, problem, *(name for name in problems if problems[name] == problem))
+    if problems and outcome != FAILED:
         refresh(list(problems), hosts, options, tries + 1)
 
 def look_at(names: list[str]) -> tuple[list[Service], dict[str, str]]:
@@ -193,7 +192,7 @@ def look_at(names: list[str]) -> tuple[list[Service], dict[str, str]]:
     rows = {row["Name"]: row for row in ask(*LIST)}
     names = [name for name in names if name in rows]
     services = {}
-    for item in ask("docker", "service", "inspect", "--format", "{{json .}}", *names) if names else []:
+    for item in ask("docker", "service", "inspect", "--format", "{{json .}}", *names, partial=True) if names else []:
         if dig(item, "ID") and dig(item, "Spec", "Name") in rows and dig(item, "Spec", "TaskTemplate"):
             services[item["ID"]] = service_from(item, rows[item["Spec"]["Name"]])
     # Docker counts only those tasks of a global service that are to run: 0/0 if all finished (ListServiceStatuses).
@@ -201,13 +200,14 @@ def look_at(names: list[str]) -> tuple[list[Service], dict[str, str]]:
                or service.may_finish and (service.mode == "global" or not service.full)]
     ids = ask("docker", "service", "ps", "--no-trunc", "--format", "{{json .ID}}", *unclear) if unclear else []
     slots = set()
-    for task in ask("docker", "inspect", "--type", "task", "--format", "{{json .}}", *ids) if ids else []:
+    tasks = ask("docker", "inspect", "--type", "task", "--format", "{{json .}}", *ids) if ids else []
+    for task in [task for task in tasks if dig(task, "ServiceID") in services]:
         service, state = services[task["ServiceID"]], dig(task, "Status", "State")
         slot = (service.id, task.get("Slot") or task.get("NodeID"))
         # The newest of a slot comes first. One that was rejected, as for a dead token, never ran.
         service.finished |= service.may_finish and slot not in slots and state in ("complete", "failed")
-        # An older spec that still runs: a refresh hit a rollout that was under way, and would push it on.
-        service.token_only &= state != "running" or {**service.template, **filled(task["Spec"])} == service.template
+        older = {**service.template, **filled(dig(task, "Spec"))} != service.template
+        service.token_only &= not (older and state == "running")  # or an update would push on what rolls out
         slots.add(slot)
     missing = set(names).difference(service.name for service in services.values())
     return list(services.values()), dict.fromkeys(missing, "docker service inspect does not describe it")
@@ -275,8 +275,8 @@ def update(services: list[Service], one_by_one: bool) -> dict[str, str]:
         return {name: problem for name, problem in problems.items() if problem}
     # xargs, for it starts programs faster than any library. Docker prints the ID of each service that it updated.
     ids = File("\n".join(service.id for service in services))
-    problem, taken = program(*UPDATE, stdin=ids, before=("xargs", "-r", f"-P{UPDATES_AT_ONCE}", "-n1"))
-    return {service.name: problem or "docker did not confirm it" for service in services if service.id not in taken.text()}
+    problem, done = program(*UPDATE, stdin=ids, before=("xargs", "-r", f"-P{UPDATES_AT_ONCE}", "-n1"))
+    return {service.name: problem or "docker did not confirm" for service in services if service.id not in done.text()}
 
 def dig(data: Any, *path: str) -> Any:
     """What lies at a path in nested objects; None where something is null, missing or no object."""
@@ -284,17 +284,16 @@ def dig(data: Any, *path: str) -> Any:
         data = data.get(key) if isinstance(data, dict) else None
     return data
 
-def ask(*command: str, must: bool = True) -> list[Any]:
-    """What docker printed as JSON, one value a line, without what has gone meanwhile. Raises Failure if it must."""
+def ask(*command: str, partial: bool = False) -> list[Any]:
+    """What docker printed as JSON, one value a line. Raises Failure, unless a part, or nothing, will do."""
     problem, printed = program(*command)
-    try:
-        values = [json.loads(line) for line in printed.text().splitlines()]
-    except ValueError as error:
-        raise Failure(problem or f"{' '.join(command[:3])} did not print JSON: {error}") from None
-    if problem and not values and must:
+    if problem and not partial:
         raise Failure(problem)
     log.log(NOTICE if problem else logging.DEBUG, "%s", problem)
-    return values
+    try:
+        return [json.loads(line) for line in printed.text().splitlines()]
+    except ValueError as error:
+        raise Failure(f"{' '.join(command[:3])} did not print JSON: {error}") from None
 
 def program(*command: str, stdin: Optional[File] = None, before: tuple[str, ...] = (),
             stoppable: bool = True) -> tuple[str, File]:
@@ -330,15 +329,15 @@ def explain(name: str, status: int, said: str) -> str:
 def stop(number: int, _frame: Any) -> None:
     """Handle a signal: start nothing more, end what runs."""
     stopped_by.append(number)
-    os.write(2, f"Stopped by {signal.Signals(number).name}: the next run does what is left\n".encode())
+    if len(stopped_by) == 1:
+        os.write(2, f"Stopped by {signal.Signals(number).name}: the next run does what is left\n".encode())
     for group in list(in_flight):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(group, signal.SIGTERM)
 
 def prepare(options: argparse.Namespace) -> None:
     """Set up this process: log, environment, lock, signals."""
-    while os.open(os.devnull, os.O_RDWR) < 3:
-        pass  # a closed stdout must not become the next file that is opened
+    [os.open(os.devnull, os.O_RDWR) for _ in range(3)]  # or the next file takes the place of a closed stdout
     journal = os.environ.get("JOURNAL_STREAM") == "{0.st_dev}:{0.st_ino}".format(os.fstat(2))
     for level, priority in ((logging.INFO, 6), (NOTICE, 5), (logging.WARNING, 4), (logging.ERROR, 3)):
         logging.addLevelName(level, f"<{priority}>" if journal else "")  # sd-daemon(3)
@@ -346,6 +345,8 @@ def prepare(options: argparse.Namespace) -> None:
     logging.getLogger("sh").propagate = logging.raiseExceptions = False
     os.environ["PATH"] = os.environ.get("PATH", os.defpath) + ":/usr/local/bin:/snap/bin"  # cron's lacks aws
     os.environ.update(GOGC="off", GOMAXPROCS="1")  # so the docker client, which lives for moments, starts faster
+    options.docker_folder = os.environ.get("DOCKER_CONFIG") or os.path.join(
+        os.environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir, ".docker")
     if not options.dry_run:  # two runs at once could lose a login, for docker replaces config.json without a lock
         os.makedirs(options.docker_folder, mode=0o700, exist_ok=True)
         lock = os.open(options.docker_folder, os.O_RDONLY)  # left open: it ends with this process
@@ -355,27 +356,28 @@ def prepare(options: argparse.Namespace) -> None:
             log.log(NOTICE, "Waiting for another run to end")
             fcntl.flock(lock, fcntl.LOCK_EX)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, stop)
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop)
 
 def parse(arguments: Optional[list[str]]) -> argparse.Namespace:
     """The command line. Exits with status 2 if it makes no sense."""
     parser = argparse.ArgumentParser(usage="%(prog)s [options] [SERVICE ...]", description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    option, flag = parser.add_argument, functools.partial(parser.add_argument, action="store_true")
+    option = parser.add_argument
     option("services", nargs="*", metavar="SERVICE", help="only these services, by name")
     option("--region", help="also log in to this account's own registry there")
     option("--registry", metavar="HOST", action="append", default=[], help="also log in to this registry; repeatable")
-    flag("--login-only", help="log in and stop, as when a manager boots")
-    flag("--refresh-only", help="refresh with the logins that docker holds, as in a credential helper")
-    flag("--leader-only", help="log in, but leave the refresh to the manager that leads the swarm")
-    flag("--all-services", help="refresh every service, whatever that does to it")
-    flag("--no-restart", help="hold back services whose tasks an update would restart")
+    option("--login-only", action="store_true", help="log in and stop, as when a manager boots")
+    option("--refresh-only", action="store_true", help="refresh with the logins that docker has, as from a helper")
+    option("--leader-only", action="store_true", help="log in, but leave the refresh to the leading manager")
+    option("--all-services", action="store_true", help="refresh every service, whatever that does to it")
+    option("--no-restart", action="store_true", help="hold back services whose tasks an update would restart")
     option("--keep-rollback", metavar="HOURS", type=float, default=0, help="leave a service alone for HOURS after a "
            "rollout, so that docker service rollback works: a refresh overwrites the previous spec. 0 by default, at "
            "most 10, for a token lives 12")
-    flag("-n", "--dry-run", help="say what would be done, and why; change nothing")
-    flag("-q", "--quiet", help="warnings and errors only")
-    option("--version", action="version", version=f"%(prog)s {__version__}")
+    option("-n", "--dry-run", action="store_true", help="say what would be done, and why; change nothing")
+    option("-q", "--quiet", action="store_true", help="warnings and errors only")
+    option("--version", action="version", version="%(prog)s 1.0.0")
     return check(parser.parse_args(arguments), parser)
 
 def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> argparse.Namespace:
@@ -391,8 +393,6 @@ def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> argpa
     if options.all_services and (options.no_restart or options.keep_rollback):
         parser.error("--all-services spares none: leave out --no-restart and --keep-rollback")
     options.region = options.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    home = os.environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
-    options.docker_folder = os.environ.get("DOCKER_CONFIG") or os.path.join(home, ".docker")
     return options
 
 if __name__ == "__main__":

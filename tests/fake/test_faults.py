@@ -1,6 +1,6 @@
 """What can go wrong, as a table: a row is a fault, what a user reads, the exit status, and who is refreshed all the same.
 
-The scene of every row: `web` pulls from one region, `us` from another, and `once` is a one-shot that has finished.
+The scene of every row: `web` pulls from one region, `us` from another.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ AWS = ("aws", "ecr", "get-login-password", "--region", "eu-central-1")
 HELPER = "docker-credential-helper"
 ECR_OTHER_ACCOUNT = ECR.replace(ACCOUNT, "999999999999")
 TOKEN = "secret-eu-central-1-of-the-test"
+ONCE = {"replicas": "0/1", "restart": "none"}
 SECOND_OF_TWO = {"replicas": "1/2", "restart": "on-failure"}
 MEGABYTES = 50_000_000
 
@@ -169,7 +170,6 @@ NO_LEADER = "rpc error: code = Unknown desc = The swarm does not have a leader."
 NOT_IMPLEMENTED = "Error saving credentials: error storing credentials - err: exit status 1, out: `not implemented`"
 READ_ONLY = "Error saving credentials: open /root/.docker/config.json1: read-only file system"
 DISK_FULL = "Error saving credentials: write /root/.docker/config.json1: no space left on device"
-UNCLEAR_TASKS = ["{}", '{"ServiceID": null}', "null", '{"ServiceID": "%s", "Status": null, "Spec": null, "Slot": null}']
 
 # fmt: off
 TABLE = [
@@ -183,8 +183,7 @@ TABLE = [
     Row("aws is killed", says(*AWS, signal=9), "aws ecr get-login-password was killed by signal 9", 1, "us"),
     Row("aws crashes", says(*AWS, signal=11), "aws ecr get-login-password was killed by signal 11", 1, "us"),
     Row("aws dies in mid token", says(*AWS, stdout=TOKEN, signal=9), "was killed by signal 9", 1, "us"),
-    Row("aws hangs", hangs(*AWS), "aws ecr get-login-password hung, and was killed after 0.6 seconds", 1, "us"),
-    Row("its child hangs, too", hangs(*AWS, orders=("child", "hang")), "hung, and was killed after", 1, "us"),
+    Row("aws hangs, and its child", hangs(*AWS, orders=("child", "hang")), "hung, and was killed after 0.6 seconds", 1, "us"),
     Row("it is deaf", hangs(*AWS, orders=("ignore-sigterm", "child", "hang")), "hung, and was killed after", 1, "us"),
     Row("its child keeps the output", says(*AWS, stdout=TOKEN, orders=["child"]), "2 refreshed", 0, ALL),
     Row("a daemon keeps the output", says(*AWS, stdout=TOKEN, orders=["daemon"]), "2 refreshed", 0, ALL),
@@ -197,19 +196,10 @@ TABLE = [
     Row("aws says nothing", says(*AWS), f"{ECR} failed: ", 1, "us"),
     Row("aws says an empty line", says(*AWS, stdout="\n"), f"{ECR} failed: ", 1, "us"),
     Row("aws fails in silence", says(*AWS, exit_status=1), "failed with exit status 1: it said nothing", 1, "us"),
-    # aws
-    Row("v2: usage", fails(*AWS, status=252, text="aws: error: argument"), "252: aws: error: argument", 1, "us"),
-    Row("v2: no region", fails(*AWS, status=253, text="\nYou must specify a region."), "253: You must specify", 1, "us"),
-    Row("v2: no credentials", fails(*AWS, status=253, text="Unable to locate"), "253: Unable to locate", 1, "us"),
-    Row("v2: expired", fails(*AWS, status=254, text="(ExpiredTokenException)"), "254: (ExpiredTokenExc", 1, "us"),
-    Row("v2: throttled", fails(*AWS, status=254, text="(ThrottlingException)"), "254: (ThrottlingExc", 1, "us"),
-    Row("v2: access denied", fails(*AWS, status=254, text="(AccessDenied)"), "254: (AccessDenied)", 1, "us"),
-    Row("v2: SSO has expired", fails(*AWS, status=255, text="aws sso login"), "255: aws sso login", 1, "us"),
-    Row("v1: anything", fails(*AWS, status=255, text="Unable to locate"), "255: Unable to locate", 1, "us"),
     # docker
     Row("daemon down", fails(*LS, text=DAEMON_DOWN), DAEMON_DOWN, 1, ""),
     Row("daemon restarts in mid-run", after(*LOGIN, then=fails(*LS, text=DAEMON_DOWN, times=2)), DAEMON_DOWN, 0, ALL),
-    Row("daemon goes for good", after(*LOGIN, then=fails(*LS, text=DAEMON_DOWN, times=9)), f"web failed: docker", 1, ""),
+    Row("daemon goes for good", after(*LOGIN, then=fails(*LS, text=DAEMON_DOWN, times=9)), "failed: docker service ls failed", 1, ""),
     Row("worker", fails(*LS, text=WORKER), WORKER, 1, ""),
     Row("no swarm", fails(*LS, text=NO_SWARM), NO_SWARM, 1, ""),
     Row("swarm locked", fails(*LS, text=LOCKED), LOCKED, 1, ""),
@@ -225,17 +215,14 @@ TABLE = [
     Row("helper fails", helper(stderr="no profile", exit_status=1), f"{HELPER} get failed with exit status 1", 1, "us"),
     Row("helper is missing", helper(), f"{HELPER} get is not installed, or not on the PATH", 1, "us"),
     Row("helper knows nothing", helper(stdout='{"Secret": ""}'), f"echo {ECR} | {HELPER} get", 1, "us"),
-    Row("helper hangs", both(impatient, helper(orders=["hang"])), f"{HELPER} get hung, and was killed", 1, "us"),
     Row("config.json is no JSON", both(option("--refresh-only"), config("{auths:")), "config.json", 1, ""),
-    Row("config.json is no text", both(option("--refresh-only"), config("\udcff".encode("utf-8", "surrogateescape")
-        .decode("latin-1"))), "config.json", 1, ""),
+    Row("config.json is empty", both(option("--refresh-only"), config("")), "config.json", 1, ""),
     Row("no folder for the logins", environment("DOCKER_CONFIG", "/proc/nowhere"), "/proc/nowhere", 1, ""),
     Row("list cut short", half_of_the_list, "docker service ls was killed by signal 9", 1, "us"),
     Row("list of null", says(*LS, stdout="null\n", times=9), "docker service ls", 1, ""),
     Row("list without names", says(*LS, stdout='{"ID": "1"}\n', times=9), "docker service ls", 1, ""),
     Row("inspect cut short", says(*INSPECT, stdout="", signal=9), "was killed by signal 9", 0, ALL),
-    Row("inspect hangs", hangs(*INSPECT), "docker service inspect hung, and was killed after", 0, ALL),
-    Row("tasks cut short", says(*TASKS, stdout="", signal=9), "was killed by signal 9", 0, ALL),
+    Row("tasks cut short", both(add("once", **ONCE), says(*TASKS, signal=9)), "was killed by signal 9", 0, ALL),
     Row("list of tasks cut short", half_of_the_tasks, "docker service ps was killed by signal 9", 0, ALL),
     # updates
     Row("web goes before its update", after(*UPDATE, then=removed("web")), "0 failed", 0, "us"),
@@ -259,7 +246,6 @@ def scene(
 ) -> Scene:
     swarm.add("web")
     swarm.add("us", f"{ECR_US}/app:2")
-    swarm.add("once", restart="none", replicas="0/1")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     return Scene(fakes, swarm, monkeypatch, script, tmp_path / "home", [])
 
@@ -303,7 +289,6 @@ def test_fault(run: Run, scene: Scene, debug_log: list[str], row: Row) -> None:
     assert (outcome.status, " ".join(sorted(outcome.stdout.split()))) == (row.status, row.refreshed)
     assert "Traceback" not in outcome.stderr
     assert max(map(len, outcome.stderr.splitlines())) < 1500, "a line that nobody can read"
-    assert debug_log, "the check below would see nothing"
     assert secrets_shown(scene, outcome, debug_log) == []
     assert [it["name"] for it in scene.swarm.services if it["runs"] > 1 or it["restarted"]] == []
 
@@ -353,21 +338,54 @@ def test_odd_services(run: Run, swarm: PretendSwarm) -> None:
 
     assert outcome.status == 1
     expected = {name: outcome for name, (_, _, outcome) in zip(names, ODD_SERVICES)}
-    assert outcome.stdout.split() == [name for name in names if expected[name] == "refreshed"]
+    assert sorted(outcome.stdout.split()) == [name for name in names if expected[name] == "refreshed"]
     last_words = {name: line for line in outcome.stderr.splitlines()[:-1] for name in names if name in line}
     others = [name for name in names if expected[name] != "refreshed"]
     assert [name for name in others if expected[name] not in last_words[name]] == []
 
 
-@pytest.mark.parametrize("task", ["null", "{}", '{"ServiceID": null}', '{"ServiceID": "%s"}',
-                                  '{"ServiceID": "%s", "Status": null, "Spec": null, "Slot": null}'])  # fmt: skip
+@pytest.mark.parametrize("task", ["null", "{}", '{"ServiceID": "%s", "Status": null, "Spec": null, "Slot": null}'])
 def test_an_odd_task_stops_nobody(run: Run, scene: Scene, task: str) -> None:
+    add("once", **ONCE)(scene)
     says(*TASKS, stdout=task.replace("%s", scene.swarm.service("once")["id"]) + "\n", times=9)(scene)
 
     outcome = run()
 
     assert {"us", "web"} <= set(outcome.stdout.split())
     assert "Traceback" not in outcome.stderr
+
+
+# What aws says, by the region that says it. The texts change between versions, so they are shown, not understood.
+AWS_FAILURES = {
+    "us-east-2": (252, "aws: error: argument command: Invalid choice"),
+    "us-west-1": (253, "You must specify a region. You can also configure your region by running aws configure."),
+    "us-west-2": (253, "Unable to locate credentials. You can configure credentials by running aws configure."),
+    "eu-west-1": (254, "An error occurred (ExpiredTokenException) when calling the GetAuthorizationToken operation"),
+    "eu-west-2": (254, "An error occurred (ThrottlingException) when calling the GetAuthorizationToken operation"),
+    "eu-west-3": (254, "An error occurred (AccessDeniedException) when calling the GetAuthorizationToken operation"),
+    "eu-south-1": (255, "Error loading SSO Token: Token for default does not exist"),
+    "ap-south-1": (255, "Unable to locate credentials"),
+}
+
+
+def test_what_aws_says_is_shown(run: Run, scene: Scene) -> None:
+    for region, (status, text) in AWS_FAILURES.items():
+        scene.arguments.extend(["--registry", ECR.replace("eu-central-1", region)])
+        fails(*AWS[:-1], region, status=status, text=f"\n{text}\n")(scene)
+
+    outcome = run(*scene.arguments)
+
+    assert (outcome.status, sorted(outcome.stdout.split())) == (1, ["us", "web"])
+    said = [f"{ECR.replace('eu-central-1', region)} failed: Failed to acquire docker login credentials: aws ecr "
+            f"get-login-password failed with exit status {status}: {text}\n"
+            for region, (status, text) in AWS_FAILURES.items()]  # fmt: skip
+    assert [line for line in said if line not in outcome.stderr] == []
+
+
+def test_the_check_for_secrets_sees_the_log_of_sh(run: Run, scene: Scene, debug_log: list[str]) -> None:
+    run()
+
+    assert any("docker service ls" in record for record in debug_log)
 
 
 # Signals
@@ -377,14 +395,25 @@ def stop_at(scene: Scene, call: tuple[str, ...], number: int) -> None:
     scene.fakes.when(*call, do=lambda: os.kill(os.getpid(), number))
 
 
-MOMENTS = [LS, AWS, LOGIN, INSPECT, PS, TASKS, UPDATE]
+MOMENTS = [
+    (LS, signal.SIGTERM),
+    (AWS, signal.SIGTERM),
+    (LOGIN, signal.SIGTERM),
+    (INSPECT, signal.SIGTERM),
+    (TASKS, signal.SIGTERM),
+    (UPDATE, signal.SIGTERM),
+    (AWS, signal.SIGINT),
+    (UPDATE, signal.SIGINT),
+    (UPDATE, signal.SIGHUP),
+]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-@pytest.mark.parametrize("moment", MOMENTS, ids=[moment[-1] for moment in MOMENTS])
+@pytest.mark.parametrize("moment, number", MOMENTS)
 def test_signal(run: Run, scene: Scene, moment: tuple[str, ...], number: int) -> None:
-    for name in "abcdefgh":
-        scene.swarm.add(name)
+    scene.patch.setattr(scene.script, "UPDATES_AT_ONCE", 2)
+    for name in ("a", "b", "c"):
+        add(name)(scene)
+    add("once", **ONCE)(scene)
     stop_at(scene, moment, number)
 
     outcome = run()
@@ -393,8 +422,7 @@ def test_signal(run: Run, scene: Scene, moment: tuple[str, ...], number: int) ->
     assert outcome.stderr.count("Stopped by " + signal.Signals(number).name) == 1
     assert "Traceback" not in outcome.stderr
     assert scene.fakes.still_running() == []
-    at_once = scene.script.UPDATES_AT_ONCE
-    assert len(scene.fakes.calls_of(*UPDATE)) <= (at_once if moment == UPDATE else 0)
+    assert len(scene.fakes.calls_of(*UPDATE)) <= (2 if moment == UPDATE else 0)
     assert [it["name"] for it in scene.swarm.services if it["runs"] > 1 or it["restarted"]] == []
 
 
