@@ -29,7 +29,7 @@ SCRIPT = ROOT / "ecr_swarm_login.py"
 def fakes(fp: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Fakes]:
     """Fake `aws` and `docker`, alone on PATH, and a HOME of their own."""
     for name in list(os.environ):
-        if name.startswith(("AWS_", "DOCKER_", "JOURNAL_", "XDG_")):
+        if name.startswith(("AWS_", "DOCKER_", "JOURNAL_", "PYTHON", "XDG_")):
             monkeypatch.delenv(name)
     (tmp_path / "home").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

@@ -1,4 +1,4 @@
-"""What can go wrong, as a table: a row is a fault, what a user reads, the exit status, and who is refreshed all the same.
+"""What can go wrong, as a table: a row is a fault, what the user reads, the exit status, who is refreshed all the same.
 
 The scene of every row: `web` pulls from one region, `us` from another.
 """
@@ -31,7 +31,6 @@ ECR_OTHER_ACCOUNT = ECR.replace(ACCOUNT, "999999999999")
 TOKEN = "secret-eu-central-1-of-the-test"
 ONCE = {"replicas": "0/1", "restart": "none"}
 SECOND_OF_TWO = {"replicas": "1/2", "restart": "on-failure"}
-MEGABYTES = 50_000_000
 
 
 class Scene(NamedTuple):
@@ -74,6 +73,11 @@ def says(*argv: str, **answer: Any) -> Fault:
 
 def fails(*argv: str, text: str = "denied by the test", status: int = 1, **answer: Any) -> Fault:
     return says(*argv, stderr=text, exit_status=status, **answer)
+
+
+def floods(*argv: str, stream: str, **answer: Any) -> Fault:
+    """50 MB, which do not stay in memory for all other tests."""
+    return lambda scene: says(*argv, **{stream: b"x" * 50_000_000}, **answer)(scene)
 
 
 def update_of(name: str, **answer: Any) -> Fault:
@@ -142,8 +146,8 @@ def impatient(scene: Scene) -> None:
 
 def half_of_the_list(scene: Scene) -> None:
     """`docker service ls` is killed when it has said half of it."""
-    half = '{"ID":"1","Name":"us","Mode":"replicated","Replicas":"1/1","Image":"%s/app:2"}\n' % ECR_US
-    says(*LS, stdout=half, signal=signal.SIGKILL, times=99)(scene)
+    row = {"ID": "1", "Name": "us", "Mode": "replicated", "Replicas": "1/1", "Image": f"{ECR_US}/app:2"}
+    says(*LS, stdout=json.dumps(row) + "\n", signal=signal.SIGKILL, times=99)(scene)
 
 
 def half_of_the_tasks(scene: Scene) -> None:
@@ -181,25 +185,25 @@ TABLE = [
     Row("timeout is missing", not_on_the_machine("timeout"), "timeout", 1, ""),
     Row("xargs is missing", not_on_the_machine("xargs"), "xargs", 1, ""),
     Row("aws is killed", says(*AWS, signal=9), "aws ecr get-login-password was killed by signal 9", 1, "us"),
-    Row("aws crashes", says(*AWS, signal=11), "aws ecr get-login-password was killed by signal 11", 1, "us"),
+    Row("aws crashes", says(*AWS, signal=11), "was killed by signal 11", 1, "us"),
     Row("aws dies in mid token", says(*AWS, stdout=TOKEN, signal=9), "was killed by signal 9", 1, "us"),
     Row("aws hangs, and its child", hangs(*AWS, orders=("child", "hang")), "hung, and was killed after 0.6 seconds", 1, "us"),
     Row("it is deaf", hangs(*AWS, orders=("ignore-sigterm", "child", "hang")), "hung, and was killed after", 1, "us"),
     Row("its child keeps the output", says(*AWS, stdout=TOKEN, orders=["child"]), "2 refreshed", 0, ALL),
     Row("a daemon keeps the output", says(*AWS, stdout=TOKEN, orders=["daemon"]), "2 refreshed", 0, ALL),
-    Row("aws says 50 MB", fails(*AWS, text="x" * MEGABYTES, status=254), "failed with exit status 254: xxx", 1, "us"),
-    Row("docker says 50 MB", says(*LS, stdout="x" * MEGABYTES), "docker service ls did not print JSON", 1, ""),
-    Row("aws says no text", says(*AWS, stderr=b"\xff\xfe\x80", exit_status=1), "failed with exit status 1: \ufffd", 1, "us"),
-    Row("docker says no text", says(*LS, stdout=b"\xff\xfe{\0", times=9), "docker service ls did not print JSON", 1, ""),
-    Row("aws warns", says(*AWS, stdout=TOKEN, stderr="old\nTLS"), "get-login-password succeeded, and said: old TLS", 0, ALL),
-    Row("docker warns", says(*LOGIN_WEB, stderr="unencrypted"), "docker login --username succeeded, and said: unenc", 0, ALL),
+    Row("aws says 50 MB", floods(*AWS, stream="stderr", exit_status=254), "exit status 254: xxx", 1, "us"),
+    Row("docker says 50 MB", floods(*LS, stream="stdout"), "docker service ls did not print JSON", 1, ""),
+    Row("aws says no text", says(*AWS, stderr=b"\xff\xfe\x80", exit_status=1), "exit status 1: \ufffd", 1, "us"),
+    Row("docker says no text", says(*LS, stdout=b"\xff\xfe{\0", times=9), "did not print JSON", 1, ""),
+    Row("aws warns", says(*AWS, stdout=TOKEN, stderr="old\nTLS"), "succeeded, and said: old TLS", 0, ALL),
+    Row("docker warns", says(*LOGIN_WEB, stderr="unencrypted"), "succeeded, and said: unencrypted", 0, ALL),
     Row("aws says nothing", says(*AWS), f"{ECR} failed: ", 1, "us"),
     Row("aws says an empty line", says(*AWS, stdout="\n"), f"{ECR} failed: ", 1, "us"),
-    Row("aws fails in silence", says(*AWS, exit_status=1), "failed with exit status 1: it said nothing", 1, "us"),
+    Row("aws fails in silence", says(*AWS, exit_status=1), "exit status 1: it said nothing", 1, "us"),
     # docker
     Row("daemon down", fails(*LS, text=DAEMON_DOWN), DAEMON_DOWN, 1, ""),
     Row("daemon restarts in mid-run", after(*LOGIN, then=fails(*LS, text=DAEMON_DOWN, times=2)), DAEMON_DOWN, 0, ALL),
-    Row("daemon goes for good", after(*LOGIN, then=fails(*LS, text=DAEMON_DOWN, times=9)), "failed: docker service ls failed", 1, ""),
+    Row("daemon goes for good", after(*LOGIN, then=fails(*LS, text=DAEMON_DOWN, times=9)), "failed: docker", 1, ""),
     Row("worker", fails(*LS, text=WORKER), WORKER, 1, ""),
     Row("no swarm", fails(*LS, text=NO_SWARM), NO_SWARM, 1, ""),
     Row("swarm locked", fails(*LS, text=LOCKED), LOCKED, 1, ""),
@@ -218,9 +222,9 @@ TABLE = [
     Row("config.json is no JSON", both(option("--refresh-only"), config("{auths:")), "config.json", 1, ""),
     Row("config.json is empty", both(option("--refresh-only"), config("")), "config.json", 1, ""),
     Row("no folder for the logins", environment("DOCKER_CONFIG", "/proc/nowhere"), "/proc/nowhere", 1, ""),
-    Row("list cut short", half_of_the_list, "docker service ls was killed by signal 9", 1, "us"),
-    Row("list of null", says(*LS, stdout="null\n", times=9), "docker service ls", 1, ""),
-    Row("list without names", says(*LS, stdout='{"ID": "1"}\n', times=9), "docker service ls", 1, ""),
+    Row("list cut short", half_of_the_list, "docker service ls was killed by signal 9", 1, ""),
+    Row("list of null", says(*LS, stdout="null\n", times=9), "failed: ", 1, ""),
+    Row("list without names", says(*LS, stdout='{"ID": "1"}\n', times=9), "failed: ", 1, ""),
     Row("inspect cut short", says(*INSPECT, stdout="", signal=9), "was killed by signal 9", 0, ALL),
     Row("tasks cut short", both(add("once", **ONCE), says(*TASKS, signal=9)), "was killed by signal 9", 0, ALL),
     Row("list of tasks cut short", half_of_the_tasks, "docker service ps was killed by signal 9", 0, ALL),
@@ -234,8 +238,8 @@ TABLE = [
     Row("an update is always killed", update_of("web", signal=9, times=9), "update was killed by signal 9", 1, "us"),
     Row("an update ends with 255", update_of("web", exit_status=255), "2 refreshed", 0, ALL),
     Row("an update ends with 125", update_of("web", stderr="bad flag", exit_status=125, times=9), "125: bad flag", 1, "us"),
-    Row("an update hangs", both(impatient, update_of("web", orders=["child", "hang"])), "hung, and was killed", 0, ALL),
-    Row("an update warns", update_of("web", stdout="{id}", stderr="image digest"), "image digest", 0, ALL),
+    Row("an update hangs", both(impatient, update_of("web", orders=["child", "hang"])), "web to be tried again", 0, ALL),
+    Row("an update warns", update_of("web", stdout="{id}", stderr="digest"), "digest", 0, ALL),
 ]
 # fmt: on
 
@@ -291,6 +295,8 @@ def test_fault(run: Run, scene: Scene, debug_log: list[str], row: Row) -> None:
     assert max(map(len, outcome.stderr.splitlines())) < 1500, "a line that nobody can read"
     assert secrets_shown(scene, outcome, debug_log) == []
     assert [it["name"] for it in scene.swarm.services if it["runs"] > 1 or it["restarted"]] == []
+    # A daemon is in a session of its own, where nobody finds it.
+    assert row.name.startswith("a daemon") or scene.fakes.still_running() == []
 
 
 # A service of which docker says other things than today: the field, its value, and what becomes of it.

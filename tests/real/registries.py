@@ -98,7 +98,7 @@ class Registries:
 
     def rotate(self, region=None):
         """New tokens: from now on every older one is refused, as after its 12 hours."""
-        for name in [region] if region else [REGION, OTHER_REGION]:
+        for name in [region] if region else [name for name in REGISTRIES if name != PRIVATE]:
             self.tokens[name] = f"token-{name}-{secrets.token_hex(16)}"
             self._set_password(name, "AWS", self.tokens[name])
             self.answer(name)
