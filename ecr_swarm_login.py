@@ -42,7 +42,6 @@ AWS_ACCOUNT = ("aws", "sts", "get-caller-identity", "--query", "Account", "--out
 AWS_TOKEN = ("aws", "ecr", "get-login-password", "--region")
 LIST = ("docker", "service", "ls", "--format", "{{json .}}")
 UPDATE = ("docker", "service", "update", "-d", "-q", "--with-registry-auth")
-LEADER = "{{.ManagerStatus.Leader}}"
 SETTLED = ("", "completed", "rollback_completed")  # UpdateStatus.State
 WAYS = "; to go on: docker service update --with-registry-auth {0}; to go back: docker service rollback {0}"
 DUE, REFRESHED, LEFT, HELD, OVERDUE, FAILED = OUTCOMES = (
@@ -76,7 +75,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
     except KeyboardInterrupt:  # while it waited for another run
         return 128 + signal.SIGINT
     except Exception as failure:
-        conclude(FAILED, f"{type(failure).__name__}: {failure}", "the run")
+        conclude(FAILED, str(failure) if isinstance(failure, (Failure, OSError)) else repr(failure), "the run")
     if stopped_by:
         return 128 + stopped_by[0]
     ended, missing = list(outcomes.values()), [name for name in outcomes if outcomes[name] == FAILED]
@@ -97,7 +96,7 @@ def run(options: argparse.Namespace) -> None:
         conclude(FAILED, logins[host], host)
     if options.login_only:
         return
-    if options.leader_only and ask("docker", "node", "inspect", "self", "--format", LEADER) != [True]:
+    if options.leader_only and not ask("docker", "node", "inspect", "self", "--format", "{{.ManagerStatus.Leader}}")[0]:
         log.info("Another manager leads the swarm, and refreshes its services")
         return
     log.info("%s docker update swarm services registry auth", "Not running" if options.dry_run else "Running")
@@ -137,10 +136,9 @@ def log_in_all(used: set[str], options: argparse.Namespace) -> dict[str, str]:
     return {**problems, **{host: log_in(host, *tokens[ECR_HOST.sub(r"\1", host)]) for host in sorted(hosts)}}
 
 def log_in(host: str, problem: str, token: File) -> str:
-    """Log docker in to a registry, never to two at once: docker replaces its config.json without a lock."""
+    """Log docker in to a registry. Never to two at once, nor cut short: docker replaces config.json without a lock."""
     if problem:
         return f"Failed to acquire docker login credentials: {problem}"
-    # If it were stopped, docker could leave a copy of config.json behind.
     problem, _ = program("docker", "login", "--username", "AWS", "--password-stdin", host, stdin=token, stoppable=False)
     if not problem:
         log.info("Docker login succeeded for %s", host)
@@ -149,8 +147,11 @@ def log_in(host: str, problem: str, token: File) -> str:
 def held_logins(used: set[str], options: argparse.Namespace) -> dict[str, str]:
     """Why docker holds no login, or "": it would send an empty one. Look where it does (docker/cli cli/config)."""
     config: Any = None
-    with contextlib.suppress(FileNotFoundError), open(f"{options.docker_folder}/config.json", "rb") as file:
-        config = json.load(file)
+    try:
+        with open(f"{options.docker_folder}/config.json", "rb") as file:
+            config = json.load(file)
+    except (OSError, ValueError) as error:
+        log.error("config.json cannot be read: %s", error)
     held = {re.sub("^https?://", "", key).split("/")[0] for key, login in (dig(config, "auths") or {}).items()
             if dig(login, "auth") or dig(login, "identitytoken")}
     problems = {host: "" if host in held else "docker holds no login for it: leave out --refresh-only" for host in used}
@@ -189,15 +190,15 @@ def refresh(names: list[str], hosts: set[str], options: argparse.Namespace, trie
 
 def look_at(names: list[str]) -> tuple[list[Service], dict[str, str]]:
     """Services as they are now, and a problem for each that docker does not describe. What has gone is in neither."""
-    rows = {row["Name"]: row for row in ask(*LIST)}
-    names = [name for name in names if name in rows]
-    services = {}
-    for item in ask("docker", "service", "inspect", "--format", "{{json .}}", *names, partial=True) if names else []:
-        if dig(item, "ID") and dig(item, "Spec", "Name") in rows and dig(item, "Spec", "TaskTemplate"):
-            services[item["ID"]] = service_from(item, rows[item["Spec"]["Name"]])
+    found = ask("docker", "service", "inspect", "--format", "{{json .}}", *names, partial=True)
+    services = {item["ID"]: service_from(item) for item in found
+                if dig(item, "ID") and dig(item, "Spec", "Name") in names and dig(item, "Spec", "TaskTemplate")}
+    missing = set(names).difference(service.name for service in services.values())
+    rows = ask(*LIST) if missing or any(service.may_finish for service in services.values()) else []
+    full = {row["Name"] for row in rows if re.match(r"(\d+)/\1\b", str(row.get("Replicas")))}
     # Docker counts only those tasks of a global service that are to run: 0/0 if all finished (ListServiceStatuses).
     unclear = [key for key, service in services.items() if service.token_only and service.rollout not in SETTLED
-               or service.may_finish and (service.mode == "global" or not service.full)]
+               or service.may_finish and (service.mode == "Global" or service.name not in full)]
     ids = ask("docker", "service", "ps", "--no-trunc", "--format", "{{json .ID}}", *unclear) if unclear else []
     slots = set()
     tasks = ask("docker", "inspect", "--type", "task", "--format", "{{json .}}", *ids) if ids else []
@@ -209,27 +210,25 @@ def look_at(names: list[str]) -> tuple[list[Service], dict[str, str]]:
         older = {**service.template, **filled(dig(task, "Spec"))} != service.template
         service.token_only &= not (older and state == "running")  # or an update would push on what rolls out
         slots.add(slot)
-    missing = set(names).difference(service.name for service in services.values())
-    return list(services.values()), dict.fromkeys(missing, "docker service inspect does not describe it")
+    return list(services.values()), dict.fromkeys(missing & {row["Name"] for row in rows}, "docker does not show it")
 
-def service_from(item: dict[str, Any], row: dict[str, Any]) -> Service:
-    """All that decides about a service, from docker service inspect and a row of docker service ls."""
+def service_from(item: dict[str, Any]) -> Service:
+    """All that decides about a service, from docker service inspect."""
     spec, previous, status = item["Spec"], item.get("PreviousSpec"), item.get("UpdateStatus")
     template, began = filled(spec["TaskTemplate"]), float("-inf")
     moment = dig(status, "CompletedAt") or dig(status, "StartedAt") or item.get("UpdatedAt")
     with contextlib.suppress(ValueError):  # 2024-05-01T12:00:00.123456789Z
         began = calendar.timegm(time.strptime(str(moment)[:19], "%Y-%m-%dT%H:%M:%S"))
-    policy, counted = template["RestartPolicy"], re.match(r"(\d+)/(\d+)", str(row.get("Replicas")))
+    policy = template["RestartPolicy"]
     mounts = [(dig(mount, "Source") or "", dig(mount, "Target") or "")
               for mount in dig(template, "ContainerSpec", "Mounts") or []]
     return Service(
-        id=item["ID"], name=spec["Name"], template=template, mode=str(row.get("Mode")),
+        id=item["ID"], name=spec["Name"], template=template, mode="".join(dig(spec, "Mode") or {}),
         host=ecr_host(dig(template, "ContainerSpec", "Image")),  # empty if it is not ECR
         rollout=dig(status, "State") or "",
         age=time.time() - began,  # seconds since the rollout ended, or began, or else since any update
         token_only=filled(dig(previous, "TaskTemplate")) == template,  # the rollout changes no task
         may_finish=(policy["Condition"] or "any") != "any" or bool(policy["MaxAttempts"]),  # an update runs it again
-        full=counted is not None and int(counted[1]) >= int(counted[2]),
         finished=False,  # the newest task of a slot
         mounts_sorted=mounts == sorted(mounts))
 
@@ -247,9 +246,9 @@ def decide(service: Service, hosts: set[str], options: argparse.Namespace) -> tu
         return DUE, "as every service is"
     if not service.host:
         return LEFT, "its image is in no registry that this run logged in to"
-    if service.mode in ("replicated job", "global job"):
+    if service.mode in ("ReplicatedJob", "GlobalJob"):
         return LEFT, "it is a job, and would run again"
-    if service.mode not in ("replicated", "global"):
+    if service.mode not in ("Replicated", "Global"):
         return hold(service, f"its mode is {service.mode}, which this version does not know")
     # A refresh that met an outage of the registry stays paused, but has nothing to roll out: it can go on.
     if service.rollout not in SETTLED and not service.token_only:
@@ -302,16 +301,16 @@ def program(*command: str, stdin: Optional[File] = None, before: tuple[str, ...]
         sys.exit(128 + stopped_by[0])
     stdin, stdout, stderr, status = stdin or File(), File(), File(), 0
     stdin.seek(0)
-    argv = (*before, "timeout", "--foreground", "--kill-after=5", str(PROGRAM_SECONDS), *command)
-    running = sh.Command(argv[0])(*argv[1:], _in=stdin, _out=stdout, _err=stderr, _tty_out=False, _close_fds=False,
-                                  _new_session=True, _bg=True, _bg_exc=False)
+    limit = ("--foreground", "--kill-after=5", str(PROGRAM_SECONDS))
+    running = sh.Command("timeout")(*limit, *before, *command, _in=stdin, _out=stdout, _err=stderr, _tty_out=False,
+                                    _close_fds=False, _new_session=True, _bg=True, _bg_exc=False)
     in_flight.update([running.pid] if stoppable else [])
     if stopped_by:  # meanwhile
         stop(stopped_by[0], None)
     try:
         running.wait()
     except sh.ErrorReturnCode as error:
-        status = 1 if before else error.exit_code  # those of xargs mean something else
+        status = error.exit_code
     in_flight.discard(running.pid)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(running.pid, signal.SIGKILL)  # what it left behind
@@ -341,7 +340,8 @@ def prepare(options: argparse.Namespace) -> None:
     journal = os.environ.get("JOURNAL_STREAM") == "{0.st_dev}:{0.st_ino}".format(os.fstat(2))
     for level, priority in ((logging.INFO, 6), (NOTICE, 5), (logging.WARNING, 4), (logging.ERROR, 3)):
         logging.addLevelName(level, f"<{priority}>" if journal else "")  # sd-daemon(3)
-    logging.basicConfig(format="%(levelname)s%(message)s", level=logging.WARNING if options.quiet else logging.INFO)
+    stderr = open(2, "w", errors="backslashreplace", closefd=False)  # sys.stderr would spoil the exit status if closed
+    logging.basicConfig(format="%(levelname)s%(message)s", level=30 if options.quiet else 20, stream=stderr)
     logging.getLogger("sh").propagate = logging.raiseExceptions = False
     os.environ["PATH"] = os.environ.get("PATH", os.defpath) + ":/usr/local/bin:/snap/bin"  # cron's lacks aws
     os.environ.update(GOGC="off", GOMAXPROCS="1")  # so the docker client, which lives for moments, starts faster

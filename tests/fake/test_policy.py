@@ -19,8 +19,8 @@ PAUSED = {"rollout": "paused", "age": HOUR}
 def service(**facts: Any) -> SimpleNamespace:
     """A plain, healthy, long-running service, but for FACTS."""
     plain = {
-        "id": "id", "name": "web", "host": ECR, "mode": "replicated", "rollout": "", "age": 24 * HOUR,
-        "token_only": False, "may_finish": False, "full": True, "finished": False,
+        "id": "id", "name": "web", "host": ECR, "mode": "Replicated", "rollout": "", "age": 24 * HOUR,
+        "token_only": False, "may_finish": False, "finished": False,
         "mounts_sorted": True, "template": {}}  # fmt: skip
     return SimpleNamespace(**{**plain, **facts})
 
@@ -34,17 +34,16 @@ def options(**chosen: Any) -> SimpleNamespace:
     "outcome, reason, facts, chosen",
     [
         (DUE, "", {}, {}),
-        (DUE, "", {"mode": "global"}, {}),
+        (DUE, "", {"mode": "Global"}, {}),
         (LEFT, "no registry that this run logged in to", {"host": ""}, {}),
         (FAILED, "not logged in", {"host": ECR.replace("central", "west")}, {}),
-        (LEFT, "job", {"mode": "replicated job"}, {}),
-        (LEFT, "job", {"mode": "global job"}, {}),
+        (LEFT, "job", {"mode": "ReplicatedJob"}, {}),
+        (LEFT, "job", {"mode": "GlobalJob"}, {}),
         (HELD, "mode is replicated thing", {"mode": "replicated thing", "age": HOUR}, {}),
         (OVERDUE, "mode is replicated thing", {"mode": "replicated thing"}, {}),
         # one-shots
-        (LEFT, "would run again", {"may_finish": True, "full": False, "finished": True}, {}),
-        (DUE, "", {"may_finish": True, "full": True}, {}),
-        (DUE, "", {"may_finish": True, "full": False, "finished": False}, {}),
+        (LEFT, "would run again", {"may_finish": True, "finished": True}, {}),
+        (DUE, "", {"may_finish": True}, {}),
         # rollouts
         (DUE, "", {"rollout": "completed"}, {}),
         (DUE, "", {"rollout": "rollback_completed"}, {}),
@@ -62,7 +61,7 @@ def options(**chosen: Any) -> SimpleNamespace:
         (DUE, "", {**PAUSED, "token_only": True}, {}),
         (DUE, "", {"rollout": "updating", "token_only": True}, {}),
         # a rollout goes before what its tasks are like meanwhile
-        (HELD, "paused", {**PAUSED, "may_finish": True, "finished": True, "full": False}, {}),
+        (HELD, "paused", {**PAUSED, "may_finish": True, "finished": True}, {}),
         # mounts
         (DUE, "tasks may restart once", {"mounts_sorted": False}, {}),
         (OVERDUE, "tasks may restart once", {"mounts_sorted": False}, {"no_restart": True}),
@@ -76,7 +75,7 @@ def options(**chosen: Any) -> SimpleNamespace:
         (DUE, "", {"age": HOUR}, {"keep_rollback": 2}),
         # --all-services
         (DUE, "", {"host": ""}, {"all_services": True}),
-        (DUE, "", {"mode": "replicated job"}, {"all_services": True}),
+        (DUE, "", {"mode": "ReplicatedJob"}, {"all_services": True}),
         (DUE, "", PAUSED, {"all_services": True}),
         (FAILED, "not logged in", {"host": ECR.replace("central", "west")}, {"all_services": True}),
     ],
@@ -92,20 +91,10 @@ TEMPLATE = {"ContainerSpec": {"Image": f"{ECR}/app:1"}, "RestartPolicy": {"Condi
 NOW = time.strftime("%Y-%m-%dT%H:%M:%S.123456789Z", time.gmtime())
 
 
-def described(row: dict[str, Any] | None = None, template: dict[str, Any] | None = None, **item: Any) -> Any:
+def described(template: dict[str, Any] | None = None, **item: Any) -> Any:
     """What the script makes of docker's answers, which may lack or have more than today's."""
-    spec = {"Name": "web", "TaskTemplate": {**TEMPLATE, **(template or {})}}
-    return script.service_from({"ID": "id", "Spec": spec, **item}, {"Mode": "replicated", "Replicas": "1/1", **(row or {})})
-
-
-@pytest.mark.parametrize(
-    "replicas, full",
-    [
-        ("2/2", True), ("2/6", False), ("0/0", True), ("3/2", True), ("2/2 (max 1 per node)", True),
-        ("10/9", True), ("9/10", False), ("0/1 (1/1 completed)", False), ("", False), (None, False), ("many", False)],
-)  # fmt: skip
-def test_strength(replicas: Any, full: bool) -> None:
-    assert described({"Replicas": replicas}).full is full
+    spec = {"Name": "web", "Mode": {"Replicated": {}}, "TaskTemplate": {**TEMPLATE, **(template or {})}}
+    return script.service_from({"ID": "id", "Spec": spec, **item})
 
 
 @pytest.mark.parametrize(
