@@ -13,7 +13,7 @@ demo: .venv/ready  ## see the script at work in a pretend swarm; needs Python on
 	.venv/bin/python tests/demo/demo.py
 
 test: .venv/ready  ## every test that needs no root
-	.venv/bin/python -m pytest -q tests/fake
+	.venv/bin/python -m pytest -q -n auto tests/fake
 
 matrix: .venv/ready  ## the same tests with each Python and each sh that is to be had
 	.venv/bin/python tests/matrix.py

@@ -31,7 +31,7 @@ except ImportError:
 PROGRAM_SECONDS = 60  # what takes longer hangs, and is killed with its children
 UPDATES_AT_ONCE = min(8, 2 * (os.cpu_count() or 1))  # the start of the docker client is CPU-bound
 BATCH = 200  # services looked at, then updated: the fewer, the less happens in between
-PAUSES = (0, 1, 3, 9)  # seconds before each try: a new leader or a daemon's restart takes some
+PAUSES = (1, 3, 9)  # seconds before each further try: a daemon that restarts, or a new leader, takes some
 OVERDUE_SECONDS = 6 * 3600  # half a token's life
 ECR_HOST = re.compile(  # whole, or a look-alike gets a token: amazon-ecr-credential-helper, ecr-login/api/client.go
     r"[0-9]{12}\.dkr[.-]ecr(?:-fips)?\.([a-z0-9][a-z0-9-]*)\.(?:amazonaws\.com(?:\.cn)?|amazonaws\.eu|on\.aws"
@@ -165,7 +165,6 @@ def held_logins(used: set[str], options: argparse.Namespace) -> dict[str, str]:
 
 def refresh(names: list[str], hosts: set[str], options: argparse.Namespace, tries: int = 0) -> None:
     """Look at some services, decide, update. What fails is looked at anew: something else may have updated it."""
-    time.sleep(PAUSES[tries])
     try:
         services, problems = look_at(names)
     except Failure as failure:
@@ -182,10 +181,11 @@ def refresh(names: list[str], hosts: set[str], options: argparse.Namespace, trie
         outcomes[name] = REFRESHED
         with contextlib.suppress(OSError):  # whoever read it may have gone; print() would fail again at the end
             os.write(1, b"" if options.quiet else f"{name}\n".encode())
-    outcome = FAILED if tries + 1 == len(PAUSES) else "to be tried again"
+    outcome = FAILED if tries == len(PAUSES) else "to be tried again"
     for problem in sorted(set(problems.values())):
         conclude(outcome, problem, *(name for name in problems if problems[name] == problem))
     if problems and outcome != FAILED:
+        program("sleep", str(PAUSES[tries]))
         refresh(list(problems), hosts, options, tries + 1)
 
 def look_at(names: list[str]) -> tuple[list[Service], dict[str, str]]:
@@ -220,8 +220,8 @@ def service_from(item: dict[str, Any]) -> Service:
     with contextlib.suppress(ValueError):  # 2024-05-01T12:00:00.123456789Z
         began = calendar.timegm(time.strptime(str(moment)[:19], "%Y-%m-%dT%H:%M:%S"))
     policy = template["RestartPolicy"]
-    mounts = [(dig(mount, "Source") or "", dig(mount, "Target") or "")
-              for mount in dig(template, "ContainerSpec", "Mounts") or []]
+    mounts = template["ContainerSpec"].get("Mounts") or []
+    places = [(dig(mount, "Source") or "", dig(mount, "Target") or "") for mount in mounts]
     return Service(
         id=item["ID"], name=spec["Name"], template=template, mode="".join(dig(spec, "Mode") or {}),
         host=ecr_host(dig(template, "ContainerSpec", "Image")),  # empty if it is not ECR
@@ -230,7 +230,7 @@ def service_from(item: dict[str, Any]) -> Service:
         token_only=filled(dig(previous, "TaskTemplate")) == template,  # the rollout changes no task
         may_finish=(policy["Condition"] or "any") != "any" or bool(policy["MaxAttempts"]),  # an update runs it again
         finished=False,  # the newest task of a slot
-        mounts_sorted=mounts == sorted(mounts))
+        mounts_sorted=places == sorted(places))
 
 def filled(template: Any) -> dict[str, Any]:
     """With the defaults that docker service inspect fills in (swarmkit api/defaults), but in Spec alone."""
@@ -288,7 +288,7 @@ def ask(*command: str, partial: bool = False) -> list[Any]:
     problem, printed = program(*command)
     if problem and not partial:
         raise Failure(problem)
-    log.log(NOTICE if problem else logging.DEBUG, "%s", problem)
+    log.log(NOTICE if problem else logging.NOTSET, "%s", problem)
     try:
         return [json.loads(line) for line in printed.text().splitlines()]
     except ValueError as error:
@@ -328,11 +328,11 @@ def explain(name: str, status: int, said: str) -> str:
 def stop(number: int, _frame: Any) -> None:
     """Handle a signal: start nothing more, end what runs."""
     stopped_by.append(number)
-    if len(stopped_by) == 1:
-        os.write(2, f"Stopped by {signal.Signals(number).name}: the next run does what is left\n".encode())
     for group in list(in_flight):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(group, signal.SIGTERM)
+    if len(stopped_by) == 1:
+        log.warning("Stopped by %s: the next run does what is left", signal.Signals(number).name)
 
 def prepare(options: argparse.Namespace) -> None:
     """Set up this process: log, environment, lock, signals."""

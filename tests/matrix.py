@@ -57,7 +57,7 @@ def main() -> int:
             continue
         print(f"== Python {version}, sh {sh}", flush=True)
         environment = make_environment(python, version, sh)
-        ended = subprocess.run([environment, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/fake"], cwd=ROOT)
+        ended = subprocess.run([environment, "-m", "pytest", "-q", "-n", "auto", "-p", "no:cacheprovider", "tests/fake"], cwd=ROOT)
         results[version, sh] = "failed" if ended.returncode else "passed"
     for (version, sh), result in results.items():
         print(f"Python {version:5} sh {sh:7} {result}")

@@ -26,8 +26,8 @@ from typing import Any, BinaryIO, NamedTuple
 from pytest_subprocess import FakeProcess
 from pytest_subprocess.exceptions import ProcessNotRegisteredError
 
-# The script runs everything through these two; they are the machine's own.
-REAL_PROGRAMS = ("timeout", "xargs")
+# What the script starts besides; they are the machine's own.
+REAL_PROGRAMS = ("timeout", "xargs", "sleep")
 
 NOT_REGISTERED = 97
 

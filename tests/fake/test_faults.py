@@ -150,6 +150,11 @@ def half_of_the_list(scene: Scene) -> None:
     says(*LS, stdout=json.dumps(row) + "\n", signal=signal.SIGKILL, times=99)(scene)
 
 
+def docker_is_gone(scene: Scene) -> None:
+    for command in (LS, INSPECT):
+        fails(*command, text=DAEMON_DOWN, times=9)(scene)
+
+
 def half_of_the_tasks(scene: Scene) -> None:
     """`docker service ps` is killed before it comes to the task that has finished."""
     add("half", **SECOND_OF_TWO)(scene)
@@ -203,7 +208,7 @@ TABLE = [
     # docker
     Row("daemon down", fails(*LS, text=DAEMON_DOWN), DAEMON_DOWN, 1, ""),
     Row("daemon restarts in mid-run", after(*LOGIN, then=fails(*INSPECT, text=DAEMON_DOWN)), DAEMON_DOWN, 0, ALL),
-    Row("daemon goes for good", after(*LOGIN, then=fails(*LS, text=DAEMON_DOWN, times=9)), "failed: docker", 1, ""),
+    Row("daemon goes for good", after(*LOGIN, then=docker_is_gone), "failed: docker service ls failed", 1, ""),
     Row("worker", fails(*LS, text=WORKER), WORKER, 1, ""),
     Row("no swarm", fails(*LS, text=NO_SWARM), NO_SWARM, 1, ""),
     Row("swarm locked", fails(*LS, text=LOCKED), LOCKED, 1, ""),
@@ -419,6 +424,9 @@ def test_signal(run: Run, scene: Scene, moment: tuple[str, ...], number: int) ->
     scene.patch.setattr(scene.script, "UPDATES_AT_ONCE", 2)
     for name in ("a", "b", "c"):
         add(name)(scene)
+        update_of(name, orders=["hang"])(scene)  # none ends before the signal comes
+    for name in ("us", "web"):
+        update_of(name, orders=["hang"])(scene)
     add("once", **ONCE)(scene)
     stop_at(scene, moment, number)
 
