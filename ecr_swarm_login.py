@@ -29,7 +29,7 @@ except ImportError:
     sys.exit(f"ecr_swarm_login: {sys.executable} has no library sh: apt-get install python3-sh, or pip3 install 'sh<3'")
 
 PROGRAM_SECONDS = 60  # what takes longer hangs, and is killed with its children
-UPDATES_AT_ONCE = min(8, 2 * (os.cpu_count() or 1))  # the start of the docker client is CPU-bound
+XARGS = ("xargs", "-r", f"-P{min(16, 4 * (os.cpu_count() or 1))}")  # more gain nothing: docker's start is CPU-bound
 BATCH = 200  # services looked at, then updated: the fewer, the less happens in between
 PAUSES = (1, 3, 9)  # seconds before each further try: a daemon that restarts, or a new leader, takes some
 OVERDUE_SECONDS = 6 * 3600  # half a token's life
@@ -41,6 +41,7 @@ PARTITIONS = {"cn": "amazonaws.com.cn", "eusc-de": "amazonaws.eu", "us-iso": "c2
 AWS_ACCOUNT = ("aws", "sts", "get-caller-identity", "--query", "Account", "--output", "text", "--region")
 AWS_TOKEN = ("aws", "ecr", "get-login-password", "--region")
 LIST = ("docker", "service", "ls", "--format", "{{json .}}")
+INSPECT = ("docker", "service", "inspect", "--format", "{{json .}}")
 UPDATE = ("docker", "service", "update", "-d", "-q", "--with-registry-auth")
 SETTLED = ("", "completed", "rollback_completed")  # UpdateStatus.State
 WAYS = "; to go on: docker service update --with-registry-auth {0}; to go back: docker service rollback {0}"
@@ -126,14 +127,15 @@ def log_in_all(used: set[str], options: argparse.Namespace) -> dict[str, str]:
     with ThreadPoolExecutor() as pool:  # an aws takes up to a second; one token serves all registries of its region
         accounts = pool.map(lambda region: program(*AWS_ACCOUNT, region), own)
         regions = {ECR_HOST.sub(r"\1", host) for host in hosts}.union(own)
-        tokens = dict(zip(regions, pool.map(lambda region: program(*AWS_TOKEN, region), regions)))
-    for region, (problem, account) in zip(own, accounts):
-        host = f"{account.text()}.dkr.ecr.{region}.{PARTITIONS.get(region.rsplit('-', 2)[0], 'amazonaws.com')}"
-        if problem or not ECR_HOST.fullmatch(host):
-            problems[f"your own registry in {region}"] = problem or f"{host} is no registry: check the region"
-        else:
-            hosts.add(host)
-    return {**problems, **{host: log_in(host, *tokens[ECR_HOST.sub(r"\1", host)]) for host in sorted(hosts)}}
+        tokens = {region: pool.submit(program, *AWS_TOKEN, region) for region in regions}
+        for region, (problem, account) in zip(own, accounts):
+            host = f"{account.text()}.dkr.ecr.{region}.{PARTITIONS.get(region.rsplit('-', 2)[0], 'amazonaws.com')}"
+            if problem or not ECR_HOST.fullmatch(host):
+                problems[f"your own registry in {region}"] = problem or f"{host} is no registry: check the region"
+            else:
+                hosts.add(host)
+        problems.update((host, log_in(host, *tokens[ECR_HOST.sub(r"\1", host)].result())) for host in sorted(hosts))
+    return problems
 
 def log_in(host: str, problem: str, token: File) -> str:
     """Log docker in to a registry. Never to two at once, nor cut short: docker replaces config.json without a lock."""
@@ -190,7 +192,7 @@ def refresh(names: list[str], hosts: set[str], options: argparse.Namespace, trie
 
 def look_at(names: list[str]) -> tuple[list[Service], dict[str, str]]:
     """Services as they are now, and a problem for each that docker does not describe. What has gone is in neither."""
-    found = ask("docker", "service", "inspect", "--format", "{{json .}}", *names, partial=True)
+    found = ask(*INSPECT, partial=True, stdin=File("\n".join(names)), before=(*XARGS, "-n50"))
     services = {item["ID"]: service_from(item) for item in found
                 if dig(item, "ID") and dig(item, "Spec", "Name") in names and dig(item, "Spec", "TaskTemplate")}
     missing = set(names).difference(service.name for service in services.values())
@@ -273,8 +275,8 @@ def update(services: list[Service], one_by_one: bool) -> dict[str, str]:
         problems = {service.name: program(*UPDATE, service.id)[0] for service in services}
         return {name: problem for name, problem in problems.items() if problem}
     # xargs, for it starts programs faster than any library. Docker prints the ID of each service that it updated.
-    ids = File("\n".join(service.id for service in services))
-    problem, done = program(*UPDATE, stdin=ids, before=("xargs", "-r", f"-P{UPDATES_AT_ONCE}", "-n1"))
+    ids = "\n".join(service.id for service in services)
+    problem, done = program(*UPDATE, stdin=File(ids), before=(*XARGS, "-n1"))
     return {service.name: problem or "docker did not confirm" for service in services if service.id not in done.text()}
 
 def dig(data: Any, *path: str) -> Any:
@@ -283,9 +285,9 @@ def dig(data: Any, *path: str) -> Any:
         data = data.get(key) if isinstance(data, dict) else None
     return data
 
-def ask(*command: str, partial: bool = False) -> list[Any]:
+def ask(*command: str, partial: bool = False, **how: Any) -> list[Any]:
     """What docker printed as JSON, one value a line. Raises Failure, unless a part, or nothing, will do."""
-    problem, printed = program(*command)
+    problem, printed = program(*command, **how)
     if problem and not partial:
         raise Failure(problem)
     log.log(NOTICE if problem else logging.NOTSET, "%s", problem)
@@ -305,8 +307,8 @@ def program(*command: str, stdin: Optional[File] = None, before: tuple[str, ...]
     running = sh.Command("timeout")(*limit, *before, *command, _in=stdin, _out=stdout, _err=stderr, _tty_out=False,
                                     _close_fds=False, _new_session=True, _bg=True, _bg_exc=False)
     in_flight.update([running.pid] if stoppable else [])
-    if stopped_by:  # meanwhile
-        stop(stopped_by[0], None)
+    if stopped_by and stoppable:  # meanwhile
+        os.killpg(running.pid, signal.SIGTERM)
     try:
         running.wait()
     except sh.ErrorReturnCode as error:
@@ -318,8 +320,7 @@ def program(*command: str, stdin: Optional[File] = None, before: tuple[str, ...]
 
 def explain(name: str, status: int, said: str) -> str:
     """What went wrong with a program, in one line, or ""."""
-    if said and not status:
-        log.info("%s succeeded, and said: %s", name, said)
+    log.log(logging.INFO if said and not status else logging.NOTSET, "%s succeeded, and said: %s", name, said)
     hung = f"hung, and was killed after {PROGRAM_SECONDS} seconds"
     known = {124: hung, 137: hung, 126: "cannot be executed", 127: "is not installed, or not on the PATH"}
     what = known.get(status, f"failed with exit status {status}" if status > 0 else f"was killed by signal {-status}")
@@ -331,8 +332,7 @@ def stop(number: int, _frame: Any) -> None:
     for group in list(in_flight):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(group, signal.SIGTERM)
-    if len(stopped_by) == 1:
-        log.warning("Stopped by %s: the next run does what is left", signal.Signals(number).name)
+    log.warning("Stopped by %s: the next run does what is left", signal.Signals(number).name)
 
 def prepare(options: argparse.Namespace) -> None:
     """Set up this process: log, environment, lock, signals."""

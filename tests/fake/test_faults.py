@@ -188,7 +188,7 @@ TABLE = [
     Row("docker is missing", missing("docker"), "docker service ls is not installed, or not on the PATH", 1, ""),
     Row("docker is not executable", not_executable("docker"), "docker service ls cannot be executed", 1, ""),
     Row("timeout is missing", not_on_the_machine("timeout"), "timeout", 1, ""),
-    Row("xargs is missing", not_on_the_machine("xargs"), "to be tried again", 0, ALL),
+    Row("xargs is missing", not_on_the_machine("xargs"), "docker service inspect is not installed, or not on the PATH", 1, ""),
     Row("aws is killed", says(*AWS, signal=9), "aws ecr get-login-password was killed by signal 9", 1, "us"),
     Row("aws crashes", says(*AWS, signal=11), "was killed by signal 11", 1, "us"),
     Row("aws dies in mid token", says(*AWS, stdout=TOKEN, signal=9), "was killed by signal 9", 1, "us"),
@@ -230,7 +230,7 @@ TABLE = [
     Row("list cut short", half_of_the_list, "docker service ls was killed by signal 9", 1, ""),
     Row("list of null", says(*LS, stdout="null\n", times=9), "failed: ", 1, ""),
     Row("list without names", says(*LS, stdout='{"ID": "1"}\n', times=9), "failed: ", 1, ""),
-    Row("inspect cut short", says(*INSPECT, stdout="", signal=9), "was killed by signal 9", 0, ALL),
+    Row("inspect cut short", says(*INSPECT, stdout="", signal=9), "terminated by signal 9", 0, ALL),
     Row("tasks cut short", both(add("once", **ONCE), says(*TASKS, signal=9)), "was killed by signal 9", 0, ALL),
     Row("list of tasks cut short", half_of_the_tasks, "docker service ps was killed by signal 9", 0, ALL),
     # updates
@@ -421,7 +421,7 @@ MOMENTS = [
 
 @pytest.mark.parametrize("moment, number", MOMENTS)
 def test_signal(run: Run, scene: Scene, moment: tuple[str, ...], number: int) -> None:
-    scene.patch.setattr(scene.script, "UPDATES_AT_ONCE", 2)
+    scene.patch.setattr(scene.script, "XARGS", ("xargs", "-r", "-P2"))
     for name in ("a", "b", "c"):
         add(name)(scene)
         update_of(name, orders=["hang"])(scene)  # none ends before the signal comes

@@ -367,7 +367,7 @@ def test_a_rollout_under_way_still_goes_back(run: Run, swarm: PretendSwarm) -> N
 def test_what_may_finish_is_refreshed_first(
     run: Run, fakes: Fakes, swarm: PretendSwarm, script: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(script, "UPDATES_AT_ONCE", 1)
+    monkeypatch.setattr(script, "XARGS", ("xargs", "-r", "-P1"))
     swarm.add("a-web")
     swarm.add("b-nightly", restart="none")
 
