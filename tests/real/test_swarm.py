@@ -8,6 +8,7 @@ nobody can come to harm proves nothing. Needs root on Debian or Ubuntu; see lab.
 import base64
 import contextlib
 import json
+import random
 import threading
 import time
 from pathlib import Path
@@ -780,6 +781,31 @@ SEED_AS_IT_WAS = r"""
 LOGIN_ARGS="--username AWS --password $(aws ecr get-login-password --region "$0")"
 docker login ${LOGIN_ARGS[@]} "$1"
 """
+
+
+@stacks
+def test_killed_at_random_moments(stack):
+    """SIGKILL at 50 moments of a run: no service has changed, and the next run does what is left"""
+    with case_on(stack, SCRIPT, 1, 1) as case:
+        # given
+        names = [f"web{number}" for number in range(6)]
+        for name in names:
+            case.create(name)
+        case.create("job", "--mode", "replicated-job", image=case.lab.image("true"))
+        case.completed("job", 1)
+        before = {name: (case.lab.service(name)["Spec"], case.runs(name)) for name in names}
+        case.lab.rotate()
+        # when
+        for _ in range(50):
+            run = case.start(case.manager)
+            time.sleep(random.uniform(0, 1.5))  # the moment is what is on trial
+            case.manager.run(["pkill", "-KILL", "-f", "ecr_swarm_login.py"])
+            run.communicate()
+        result = case.refresh()
+        # then
+        assert (result.returncode, sorted(result.stdout.split())) == (0, names), result
+        assert before == {name: (case.lab.service(name)["Spec"], case.running(name)) for name in names}
+        assert case.lab.states("job") == ["complete"]
 
 
 @stacks

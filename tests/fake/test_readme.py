@@ -1,0 +1,84 @@
+"""The README says what is so: its commands exist, its options are the script's, its texts can be found."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+SCRIPT = (ROOT / "ecr_swarm_login.py").read_text()
+
+
+def blocks(kind: str) -> list[str]:
+    """The code blocks of this kind."""
+    return re.findall(rf"```{kind}\n(.*?)```", README, re.DOTALL)
+
+
+def words(text: str) -> str:
+    """The text without its line breaks, which depend on the width of the terminal and on the Python."""
+    return " ".join(text.split())
+
+
+def test_options_are_those_of_the_help(fakes: Any, script: Any) -> None:
+    shown = next(block for block in blocks("") if "--keep-rollback" in block)
+
+    ended = fakes.run_program(sys.executable, script.__file__, "--help")
+
+    for option in re.findall(r"(?m)^  +(-.*?)(?=^  +-|\Z)", shown, re.DOTALL):
+        assert words(option).replace("REGION", "").split()[0] in ended.stdout
+    meanings = ended.stdout[ended.stdout.index("--region"):]
+    assert words(shown[shown.index("--region"):]) == words(meanings)
+
+
+def test_no_option_of_another_time() -> None:
+    known = set(re.findall(r'"(--[a-z-]+)"', SCRIPT)) | {"--help"}
+    others = {"--with-registry-auth", "--username", "--password-stdin", "--now", "--failed", "--format", "--filter"}
+
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - others <= known
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"`make ([a-z0-9-]+)`|^make ([a-z0-9-]+)$", README, re.M))))
+def test_make_targets_exist(target: tuple[str, str]) -> None:
+    assert re.search(rf"(?m)^{''.join(target)}:", (ROOT / "Makefile").read_text())
+
+
+def test_files_that_are_copied_exist() -> None:
+    [install] = [block for block in blocks("sh") if "apt-get install python3-sh" in block]
+
+    for path in re.findall(r"(?:cp|systemd/\S+) ?(\S*\.(?:py|service|timer))|(systemd/\S+)", install):
+        for name in filter(None, path):
+            assert (ROOT / name).is_file() or (ROOT / "systemd" / Path(name).name).is_file()
+
+
+def test_policy_is_json_with_the_fewest_rights() -> None:
+    [policy] = map(json.loads, blocks("json"))
+
+    assert policy["Statement"][0] == {"Effect": "Allow", "Action": "ecr:GetAuthorizationToken", "Resource": "*"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["No service uses ECR, and no region is set", "has no library sh", "its tasks may restart once"],
+)
+def test_own_texts_can_be_searched(text: str) -> None:
+    assert text in README and text in SCRIPT
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "No such image", "no basic auth credentials", "update out of sequence", "not implemented",
+        "This node is not a swarm manager"],
+)  # fmt: skip
+def test_texts_of_docker_can_be_searched(text: str) -> None:
+    assert text in README
+
+
+def test_nothing_is_left_to_fill_in() -> None:
+    assert "<!--" not in README
