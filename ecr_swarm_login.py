@@ -75,7 +75,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
         run(options)
     except KeyboardInterrupt:  # while it waited for another run
         return 128 + signal.SIGINT
-    except Exception as failure:
+    except Exception as failure:  # noqa: BLE001 - one line is all that a person should read
         conclude(FAILED, str(failure) if isinstance(failure, (Failure, OSError)) else repr(failure), "the run")
     if stopped_by:
         return 128 + stopped_by[0]
@@ -275,8 +275,7 @@ def update(services: list[Service], one_by_one: bool) -> dict[str, str]:
         problems = {service.name: program(*UPDATE, service.id)[0] for service in services}
         return {name: problem for name, problem in problems.items() if problem}
     # xargs, for it starts programs faster than any library. Docker prints the ID of each service that it updated.
-    ids = "\n".join(service.id for service in services)
-    problem, done = program(*UPDATE, stdin=File(ids), before=(*XARGS, "-n1"))
+    problem, done = program(*UPDATE, stdin=File("\n".join(service.id for service in services)), before=(*XARGS, "-n1"))
     return {service.name: problem or "docker did not confirm" for service in services if service.id not in done.text()}
 
 def dig(data: Any, *path: str) -> Any:
@@ -320,7 +319,8 @@ def program(*command: str, stdin: Optional[File] = None, before: tuple[str, ...]
 
 def explain(name: str, status: int, said: str) -> str:
     """What went wrong with a program, in one line, or ""."""
-    log.log(logging.INFO if said and not status else logging.NOTSET, "%s succeeded, and said: %s", name, said)
+    is_news = said and not status and "docker login" not in name  # docker warns at each login that it stores it
+    log.log(logging.INFO if is_news else logging.NOTSET, "%s succeeded, and said: %s", name, said)
     hung = f"hung, and was killed after {PROGRAM_SECONDS} seconds"
     known = {124: hung, 137: hung, 126: "cannot be executed", 127: "is not installed, or not on the PATH"}
     what = known.get(status, f"failed with exit status {status}" if status > 0 else f"was killed by signal {-status}")
@@ -340,7 +340,7 @@ def prepare(options: argparse.Namespace) -> None:
     journal = os.environ.get("JOURNAL_STREAM") == "{0.st_dev}:{0.st_ino}".format(os.fstat(2))
     for level, priority in ((logging.INFO, 6), (NOTICE, 5), (logging.WARNING, 4), (logging.ERROR, 3)):
         logging.addLevelName(level, f"<{priority}>" if journal else "")  # sd-daemon(3)
-    stderr = open(2, "w", errors="backslashreplace", closefd=False)  # sys.stderr would spoil the exit status if closed
+    stderr = open(2, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115 - sys.stderr can spoil the status
     logging.basicConfig(format="%(levelname)s%(message)s", level=30 if options.quiet else 20, stream=stderr)
     logging.getLogger("sh").propagate = logging.raiseExceptions = False
     os.environ["PATH"] = os.environ.get("PATH", os.defpath) + ":/usr/local/bin:/snap/bin"  # cron's lacks aws

@@ -5,12 +5,13 @@ from __future__ import annotations
 import string
 from typing import Any
 
-import ecr_swarm_login as script
 import pytest
 from fakes import Fakes
 from hypothesis import given
 from hypothesis import strategies as st
 from pretend_swarm import PretendSwarm
+
+import ecr_swarm_login as script
 
 LOWER = string.ascii_lowercase + string.digits
 # amazon-ecr-credential-helper, ecr-login/api/client.go

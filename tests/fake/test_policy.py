@@ -6,8 +6,9 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
-import ecr_swarm_login as script
 import pytest
+
+import ecr_swarm_login as script
 
 ECR = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
 HOUR = 3600

@@ -15,7 +15,7 @@ import time
 from typing import Callable, NamedTuple
 
 import registries
-from lab import REGION, OTHER_REGION, SCRIPT, Lab, Node, ecr_host
+from lab import OTHER_REGION, REGION, SCRIPT, Lab, Node, ecr_host
 
 THIRD_REGION = "ap-southeast-2"
 UPDATE = "docker service update -d -q --with-registry-auth"
