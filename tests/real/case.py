@@ -5,7 +5,7 @@ import subprocess
 
 from lab import ecr_host, wait_until
 
-SEED, SCRIPT = "the seed's loop", "this script"
+SEED, SCRIPT = "the loop", "this script"
 
 # Seconds to wait for what has to happen, and to look out for what must not. Both come, if
 # they come, within a second or two; the first is long so that a busy machine fails no test.

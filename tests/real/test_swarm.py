@@ -266,7 +266,7 @@ def test_stack_deployed_from_another_machine(case, verdict):
 
 @more_stacks
 def test_finished_jobs(case, verdict):
-    """H1: a finished job, replicated or global"""
+    """A finished job, replicated or global"""
     # given
     jobs = ["replicated-job", "global-job"]
     for mode in jobs:
@@ -315,7 +315,7 @@ ONE_SHOTS = {
 
 @more_stacks
 def test_finished_one_shots(case, verdict):
-    """H2: a finished one-shot: condition none, on-failure, any with its attempts used up"""
+    """A finished one-shot: condition none, on-failure, any with its attempts used up"""
     # given
     for name, (options, _) in ONE_SHOTS.items():
         case.create(name, *options, image=case.lab.image("true"))
@@ -346,7 +346,7 @@ def paused_rollout(case):
 
 @more_stacks
 def test_paused_rollout(case, verdict):
-    """H3: a rollout to a bad image has paused"""
+    """A rollout to a bad image has paused"""
     # given
     good = paused_rollout(case)
     healthy = case.running("web", good)
@@ -370,7 +370,7 @@ def refresh_loses(case, good, healthy):
 
 @stacks
 def test_paused_rollout_that_the_seed_has_touched(case, verdict):
-    """H3: the same, after one run of the seed's loop (previous spec equals spec)"""
+    """The same, after one run of the loop (previous spec equals spec)"""
     # given
     good = paused_rollout(case)
     case.lab.rotate()
@@ -432,7 +432,7 @@ FAILS_WHEN_TOLD = ("sh", "-c", "until [ -e /fail ]; do sleep 0.1; done; exit 1")
 
 @more_stacks
 def test_automatic_rollback(case, verdict):
-    """H4: a run in the middle of a rollout to a bad image with automatic rollback"""
+    """A run in the middle of a rollout to a bad image with automatic rollback"""
     # given
     worker = case.lab.workers[0]
     good, bad = case.lab.image(), case.lab.image(*FAILS_WHEN_TOLD)
@@ -463,7 +463,7 @@ def fail(case, node, name):
 
 @stacks
 def test_rollback_by_hand(case, verdict):
-    """H5: docker service rollback after a run (the script with --keep-rollback 1)"""
+    """Docker service rollback after a run (the script with --keep-rollback 1)"""
     # given
     first, second = case.lab.image(), case.lab.image()
     case.create("web", "--update-monitor", "100ms", image=first)
@@ -492,7 +492,7 @@ def service_of_another_registry(case):
 
 @more_stacks
 def test_credentials_of_another_registry(case, verdict):
-    """H6: a service of another registry, which this manager is not logged in to"""
+    """A service of another registry, which this manager is not logged in to"""
     # given
     label = service_of_another_registry(case)
     case.create("web")
@@ -510,7 +510,7 @@ def test_credentials_of_another_registry(case, verdict):
 
 @stacks
 def test_refresh_only_without_a_login(case, verdict):
-    """H6: the simple solution (the script with --refresh-only) without a login in config.json"""
+    """The simple solution (the script with --refresh-only) without a login in config.json"""
     # given
     constraint, label = case.label()
     case.create("web", constraint)
@@ -531,7 +531,7 @@ UNSORTED = ("--mount", "type=tmpfs,target=/b", "--mount", "type=tmpfs,target=/a"
 
 @stacks
 def test_unsorted_mounts(case, verdict):
-    """H7: mounts in an order that the docker client changes"""
+    """Mounts in an order that the docker client changes"""
     # given
     case.create("web", *UNSORTED)
     before = case.runs("web")
@@ -547,7 +547,7 @@ def test_unsorted_mounts(case, verdict):
 
 @stacks
 def test_unsorted_mounts_no_restart(case, verdict):
-    """H7: the same (the script with --no-restart)"""
+    """The same (the script with --no-restart)"""
     # given
     case.create("web", *UNSORTED)
     before = case.runs("web")
@@ -596,7 +596,7 @@ def update_label(case, name):
 
 @stacks
 def test_updates_at_the_same_moment(case, verdict):
-    """H8: something else updates the same services at the same moment"""
+    """Something else updates the same services at the same moment"""
     # given
     names = [f"web{number}" for number in range(3)]
     for name in names:
@@ -685,7 +685,7 @@ def two_runs_go_well(case, hosts, names):
 
 @stacks
 def test_three_managers(three_managers, verdict):
-    """H9: three managers whose timers go off together (the script with --leader-only)"""
+    """Three managers whose timers go off together (the script with --leader-only)"""
     # given
     case = three_managers
     names = [f"web{number}" for number in range(4)]
