@@ -127,14 +127,15 @@ def test_a_reader_that_has_gone(start: Start, swarm: PretendSwarm, stream: str) 
     assert login_opens(swarm.service("web"))
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
-def test_usage_with_a_closed_stream(start: Start, closed: str) -> None:
-    assert start("--no-such-option", shell=f'exec "$@" {closed}').status == 2
+# With stderr closed the argparse of older Pythons, Debian 12's among them, ends with 1.
+@pytest.mark.parametrize("closed, statuses", [(">&-", {2}), ("2>&-", {1, 2}), (">&- 2>&-", {1, 2})])
+def test_usage_with_a_closed_stream(start: Start, closed: str, statuses: set[int]) -> None:
+    assert start("--no-such-option", shell=f'exec "$@" {closed}').status in statuses
 
 
-@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-"])
-def test_help_with_a_closed_stream(start: Start, closed: str) -> None:
-    assert start("--help", shell=f'exec "$@" {closed}').status == 0
+@pytest.mark.parametrize("closed, statuses", [(">&-", {0}), (">&- 2>&-", {0, 1})])
+def test_help_with_a_closed_stream(start: Start, closed: str, statuses: set[int]) -> None:
+    assert start("--help", shell=f'exec "$@" {closed}').status in statuses
 
 
 def test_a_terminal(fakes: Fakes, swarm: PretendSwarm) -> None:
