@@ -1,5 +1,8 @@
 # `make` alone prints this list. Everything that needs no root sets up what it needs in .venv by itself.
 
+# So that `ls` goes on to show five names.
+export PYTHONDONTWRITEBYTECODE = 1
+
 PYTHON ?= python3
 PREFIX ?= /usr
 DESTDIR ?=
