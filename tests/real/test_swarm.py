@@ -586,6 +586,14 @@ def others_update(case, names, seconds=2):
         worker.join()
 
 
+def goes_well_each_time(case, attempt):
+    """Whether the script does twice. The loop is lucky now and then, so it gets more tries to fail."""
+    well = all(attempt() for _ in range(16 if case.way == SEED else 2))
+    if well and case.way == SEED:
+        pytest.skip("the loop was lucky 16 times: on this machine its control shows nothing")
+    return well
+
+
 def update_label(case, name):
     service = case.lab.service(name)
     spec = {**service["Spec"], "Labels": {"updated": str(time.monotonic_ns())}}
@@ -602,8 +610,8 @@ def test_updates_at_the_same_moment(case, verdict):
     for name in names:
         case.create(name)
         case.runs(name)
-    # when: the loop is lucky now and then, so it gets several tries to fail
-    well = all(updates_go_well(case, names) for _ in range(8 if case.way == SEED else 2))
+    # when
+    well = goes_well_each_time(case, lambda: updates_go_well(case, names))
     # then
     verdict("all are refreshed" if well else "stops at `update out of sequence`",
             seed="stops at `update out of sequence`", script="all are refreshed")
@@ -663,8 +671,8 @@ def test_two_runs_at_the_same_moment(case, verdict):
     for number, name in enumerate(names):
         case.create(name, image=case.lab.image(host=hosts[number % 3]))
         case.runs(name)
-    # when: the loops are lucky now and then, so they get several tries to fail
-    well = all(two_runs_go_well(case, hosts, names) for _ in range(8 if case.way == SEED else 2))
+    # when
+    well = goes_well_each_time(case, lambda: two_runs_go_well(case, hosts, names))
     # then
     verdict("both do their work" if well else "one fails, or a login is lost",
             seed="one fails, or a login is lost", script="both do their work")
