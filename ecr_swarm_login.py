@@ -196,11 +196,9 @@ def look_at(names: list[str]) -> tuple[list[Service], dict[str, str]]:
     services = {item["ID"]: service_from(item) for item in found
                 if dig(item, "ID") and dig(item, "Spec", "Name") in names and dig(item, "Spec", "TaskTemplate")}
     missing = set(names).difference(service.name for service in services.values())
-    rows = ask(*LIST) if missing or any(service.may_finish for service in services.values()) else []
-    full = {row["Name"] for row in rows if re.match(r"(\d+)/\1\b", str(row.get("Replicas")))}
-    # Docker counts only those tasks of a global service that are to run: 0/0 if all finished (ListServiceStatuses).
-    unclear = [key for key, service in services.items() if service.token_only and service.rollout not in SETTLED
-               or service.may_finish and (service.mode == "Global" or service.name not in full)]
+    rows = ask(*LIST) if missing else []
+    unclear = [key for key, service in services.items()  # service ls counts tasks on lost nodes, too, and does not help
+               if service.may_finish or service.token_only and service.rollout not in SETTLED]
     ids = ask("docker", "service", "ps", "--no-trunc", "--format", "{{json .ID}}", *unclear) if unclear else []
     slots = set()
     tasks = ask("docker", "inspect", "--type", "task", "--format", "{{json .}}", *ids) if ids else []
@@ -208,7 +206,8 @@ def look_at(names: list[str]) -> tuple[list[Service], dict[str, str]]:
         service, state = services[task["ServiceID"]], dig(task, "Status", "State")
         slot = (service.id, task.get("Slot") or task.get("NodeID"))
         # The newest of a slot comes first. One that was rejected, as for a dead token, never ran.
-        service.finished |= service.may_finish and slot not in slots and state in ("complete", "failed")
+        lost = service.mode == "Replicated" and dig(task, "DesiredState") == "shutdown" and state != "rejected"
+        service.finished |= service.may_finish and slot not in slots and (lost or state in ("complete", "failed"))
         older = {**service.template, **filled(dig(task, "Spec"))} != service.template
         service.token_only &= not (older and state == "running")  # or an update would push on what rolls out
         slots.add(slot)
@@ -224,15 +223,17 @@ def service_from(item: dict[str, Any]) -> Service:
     policy = template["RestartPolicy"]
     mounts = template["ContainerSpec"].get("Mounts") or []
     places = [(dig(mount, "Source") or "", dig(mount, "Target") or "") for mount in mounts]
+    limits = [dig(limit, "Name") or "" for limit in template["ContainerSpec"].get("Ulimits") or []]
     return Service(
         id=item["ID"], name=spec["Name"], template=template, mode="".join(dig(spec, "Mode") or {}),
         host=ecr_host(dig(template, "ContainerSpec", "Image")),  # empty if it is not ECR
         rollout=dig(status, "State") or "",
         age=time.time() - began,  # seconds since the rollout ended, or began, or else since any update
-        token_only=filled(dig(previous, "TaskTemplate")) == template,  # the rollout changes no task
+        token_only=filled(dig(previous, "TaskTemplate")) == template  # the rollout changes no task
+        and dig(previous, "EndpointSpec") == dig(spec, "EndpointSpec"),
         may_finish=(policy["Condition"] or "any") != "any" or bool(policy["MaxAttempts"]),  # an update runs it again
         finished=False,  # the newest task of a slot
-        mounts_sorted=places == sorted(places))
+        mounts_sorted=places == sorted(places) and limits == sorted(limits))
 
 def filled(template: Any) -> dict[str, Any]:
     """With the defaults that docker service inspect fills in (swarmkit api/defaults), but in Spec alone."""
@@ -256,13 +257,13 @@ def decide(service: Service, hosts: set[str], options: argparse.Namespace) -> tu
     if service.rollout not in SETTLED and not service.token_only:
         ways = WAYS.format(service.name) if "paused" in service.rollout else ""
         return hold(service, f"its rollout is {service.rollout}{ways}")
-    if service.rollout == "completed" and not service.token_only and service.age < options.keep_rollback * 3600:
+    if service.rollout == "completed" and not service.token_only and abs(service.age) < options.keep_rollback * 3600:
         return LEFT, f"docker service rollback is kept for {options.keep_rollback:g} hours"
     if service.finished:
         return LEFT, "its finished tasks would run again"
     if service.mounts_sorted:
         return DUE, "it pulls from ECR"
-    reason = "its tasks may restart once: the docker client sorts its mounts (docker/cli#7226)"
+    reason = "its tasks may restart once: the docker client sorts its mounts and ulimits (docker/cli#7226)"
     return hold(service, reason) if options.no_restart else (DUE, reason)
 
 def hold(service: Service, reason: str) -> tuple[str, str]:
@@ -272,8 +273,7 @@ def hold(service: Service, reason: str) -> tuple[str, str]:
 def update(services: list[Service], one_by_one: bool) -> dict[str, str]:
     """Have swarm store the token that docker holds: the one step that changes the swarm. Returns problems by name."""
     if one_by_one:  # for an error text of its own
-        problems = {service.name: program(*UPDATE, service.id)[0] for service in services}
-        return {name: problem for name, problem in problems.items() if problem}
+        return {each.name: problem for each in services for problem in [program(*UPDATE, each.id)[0]] if problem}
     # xargs, for it starts programs faster than any library. Docker prints the ID of each service that it updated.
     problem, done = program(*UPDATE, stdin=File("\n".join(service.id for service in services)), before=(*XARGS, "-n1"))
     return {service.name: problem or "docker did not confirm" for service in services if service.id not in done.text()}
@@ -344,7 +344,7 @@ def prepare(options: argparse.Namespace) -> None:
     logging.basicConfig(format="%(levelname)s%(message)s", level=30 if options.quiet else 20, stream=stderr)
     logging.getLogger("sh").propagate = logging.raiseExceptions = False
     os.environ["PATH"] = os.environ.get("PATH", os.defpath) + ":/usr/local/bin:/snap/bin"  # cron's lacks aws
-    os.environ.update(GOGC="off", GOMAXPROCS="1")  # so the docker client, which lives for moments, starts faster
+    os.environ.update(GOGC="off", GOMAXPROCS="1", DOCKER_AUTH_CONFIG="")  # starts faster; sends no other login
     options.docker_folder = os.environ.get("DOCKER_CONFIG") or os.path.join(
         os.environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir, ".docker")
     if not options.dry_run:  # two runs at once could lose a login, for docker replaces config.json without a lock

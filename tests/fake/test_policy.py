@@ -150,6 +150,19 @@ def test_previous_spec() -> None:
     assert not described(PreviousSpec=another).token_only
 
 
+def test_a_rollout_of_ports_changes_more_than_the_token() -> None:
+    previous = {"TaskTemplate": TEMPLATE, "EndpointSpec": {"Ports": [{"TargetPort": 80}]}}
+
+    assert not described(PreviousSpec=previous).token_only
+
+
+@pytest.mark.parametrize("names, is_sorted", [(["core", "nofile"], True), (["nofile", "core"], False), ([], True)])
+def test_ulimits(names: list[str], is_sorted: bool) -> None:
+    limits = [{"Name": name, "Soft": 1, "Hard": 1} for name in names]
+
+    assert described(template={"ContainerSpec": {"Image": "app", "Ulimits": limits}}).mounts_sorted is is_sorted
+
+
 def test_defaults_are_no_difference() -> None:
     """docker service inspect fills them into Spec alone."""
     policy = {"Condition": "any", "Delay": 5000000000, "MaxAttempts": 0}

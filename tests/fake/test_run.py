@@ -310,7 +310,7 @@ REFRESHED: list[tuple[str, dict[str, Any]]] = [
     # a refresh that met an outage of the registry: nothing is left to roll out
     ("", {"rollout": "paused", "previous": f"{ECR}/app:2"}),
     ("", {"mounts": [("a", "/b"), ("b", "/a")]}),
-    ("to be refreshed: its tasks may restart once: the docker client sorts its mounts (docker/cli#7226)", UNSORTED),
+    ("to be refreshed: its tasks may restart once: the docker client sorts its mounts and ulimits (docker/cli#7226)", UNSORTED),
 ]
 
 

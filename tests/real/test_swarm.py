@@ -823,7 +823,7 @@ def test_killed_at_random_moments(stack):
 
 @stacks
 def test_what_the_token_touches(case, verdict):
-    """The token, besides docker's own config.json (the loop with the article's get-login)"""
+    """The token, besides docker's own config.json (the loop with `aws ecr get-login`)"""
     # given
     case.create("web")
     case.lab.rotate()
