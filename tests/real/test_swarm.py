@@ -334,6 +334,28 @@ def test_finished_one_shots(case, verdict):
             seed="all 5 run again", script="left alone")
 
 
+@stacks
+def test_one_shot_on_a_lost_node(case, verdict):
+    """A one-shot, condition none, whose node is lost: docker service ls goes on to show 1/1"""
+    # given
+    constraint, label = case.label()
+    lost, other = case.join(), case.join()
+    case.give(lost, label)
+    case.create("once", "--restart-condition", "none", constraint)
+    case.runs("once")
+    lost.power_off()
+    wait_until(lambda: case.lab.node_info(lost)["Status"]["State"] == "down", "the node is down", 90)
+    case.give(other, label)
+    case.lab.rotate()
+    # when
+    result = case.refresh()
+    # then
+    assert result.returncode == 0, result
+    again = case.seen(lambda: len(case.task_ids("once")) > 1, by=[SEED])
+    lost.start()  # or its task would seem to run for a day
+    verdict("runs again" if again else "left alone", seed="runs again", script="left alone")
+
+
 def paused_rollout(case):
     """A rollout of ten replicas that met a bad image and paused; returns the good image."""
     good = case.lab.image()
