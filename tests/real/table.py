@@ -31,6 +31,6 @@ def rows(reports):
 
 
 def lines(reports):
-    heading = [("case", "engine", "the seed's loop", "this script"), ("---",) * 4]
+    heading = [("case", "engine", "the loop", "this script"), ("---",) * 4]
     body = rows(reports)
     return [f"| {' | '.join(row)} |" for row in heading + body] if body else []
