@@ -198,7 +198,7 @@ def look_at(names: list[str]) -> tuple[list[Service], dict[str, str]]:
     missing = set(names).difference(service.name for service in services.values())
     rows = ask(*LIST) if missing else []
     unclear = [key for key, service in services.items()  # service ls counts tasks on lost nodes, too, and does not help
-               if service.may_finish or service.token_only and service.rollout not in SETTLED]
+               if service.host and (service.may_finish or service.token_only and service.rollout not in SETTLED)]
     ids = ask("docker", "service", "ps", "--no-trunc", "--format", "{{json .ID}}", *unclear) if unclear else []
     slots = set()
     tasks = ask("docker", "inspect", "--type", "task", "--format", "{{json .}}", *ids) if ids else []
@@ -229,10 +229,10 @@ def service_from(item: dict[str, Any]) -> Service:
         host=ecr_host(dig(template, "ContainerSpec", "Image")),  # empty if it is not ECR
         rollout=dig(status, "State") or "",
         age=time.time() - began,  # seconds since the rollout ended, or began, or else since any update
-        token_only=filled(dig(previous, "TaskTemplate")) == template  # the rollout changes no task
+        token_only=filled(dig(previous, "TaskTemplate")) == template  # the rollout changes no task; see look_at(), too
         and dig(previous, "EndpointSpec") == dig(spec, "EndpointSpec"),
         may_finish=(policy["Condition"] or "any") != "any" or bool(policy["MaxAttempts"]),  # an update runs it again
-        finished=False,  # the newest task of a slot
+        finished=False,  # whether the newest task of a slot has, or was lost: look_at() finds out
         mounts_sorted=places == sorted(places) and limits == sorted(limits))
 
 def filled(template: Any) -> dict[str, Any]:
