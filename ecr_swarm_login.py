@@ -20,7 +20,7 @@ import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace as Service
+from types import SimpleNamespace as Service  # its fields: service_from()
 from typing import Any, Optional
 
 try:
@@ -33,15 +33,15 @@ XARGS = ("xargs", "-r", f"-P{min(16, 4 * (os.cpu_count() or 1))}")  # more gain 
 BATCH = 200  # services looked at, then updated: the fewer, the less happens in between
 PAUSES = (1, 3, 9)  # seconds before each further try: a daemon that restarts, or a new leader, takes some
 OVERDUE_SECONDS = 6 * 3600  # half a token's life
-ECR_HOST = re.compile(  # whole, or a look-alike gets a token: amazon-ecr-credential-helper, ecr-login/api/client.go
+ECR_HOST = re.compile(  # match whole hosts: a look-alike would get a token; amazon-ecr-credential-helper api/client.go
     r"[0-9]{12}\.dkr[.-]ecr(?:-fips)?\.([a-z0-9][a-z0-9-]*)\.(?:amazonaws\.com(?:\.cn)?|amazonaws\.eu|on\.aws"
     r"|on\.amazonwebservices\.com\.cn|sc2s\.sgov\.gov|c2s\.ic\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)")
 PARTITIONS = {"cn": "amazonaws.com.cn", "eusc-de": "amazonaws.eu", "us-iso": "c2s.ic.gov", "us-isob": "sc2s.sgov.gov",
               "us-isof": "csp.hci.ic.gov", "eu-isoe": "cloud.adc-e.uk"}
 AWS_ACCOUNT = ("aws", "sts", "get-caller-identity", "--query", "Account", "--output", "text", "--region")
-AWS_TOKEN = ("aws", "ecr", "get-login-password", "--region")
 LIST = ("docker", "service", "ls", "--format", "{{json .}}")
 INSPECT = ("docker", "service", "inspect", "--format", "{{json .}}")
+TASKS = ("docker", "inspect", "--type", "task", "--format", "{{json .}}")
 UPDATE = ("docker", "service", "update", "-d", "-q", "--with-registry-auth")
 SETTLED = ("", "completed", "rollback_completed")  # UpdateStatus.State
 WAYS = "; to go on: docker service update --with-registry-auth {0}; to go back: docker service rollback {0}"
@@ -61,6 +61,7 @@ class File(io.FileIO):
     """A file in memory, which programs read or print to: no pipe of theirs can block us, and sh logs none of it."""
     def __init__(self, content: str = "") -> None:
         super().__init__(os.memfd_create("ecr_swarm_login"), "r+")
+        fcntl.fcntl(self, fcntl.F_SETFL, os.O_APPEND)  # or programs side by side print over each other's lines
         self.write(content.encode())
 
     def text(self) -> str:
@@ -82,12 +83,80 @@ def main(arguments: Optional[list[str]] = None) -> int:
     ended, missing = list(outcomes.values()), [name for name in outcomes if outcomes[name] == FAILED]
     status, level = (1, logging.ERROR) if missing else (3, logging.WARNING) if OVERDUE in ended else (0, logging.INFO)
     counts = ", ".join(f"{ended.count(each)} {each}" for each in OUTCOMES if each in ended or each != DUE)
-    log.log(level, "%s in %.1f seconds; missing: %s", counts, time.monotonic() - began, " ".join(missing) or "nothing")
+    log.log(level, "%s in %.1f seconds; missing: %s", counts, time.monotonic() - began, ", ".join(missing) or "nothing")
     return status
+
+def parse(arguments: Optional[list[str]]) -> argparse.Namespace:
+    """The command line. Exits with status 2 if it makes no sense."""
+    parser = argparse.ArgumentParser(usage="%(prog)s [options] [SERVICE ...]", description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    option = parser.add_argument
+    option("services", nargs="*", metavar="SERVICE", help="only these services, by name")
+    option("--region", help="also log in to this account's own registry there")
+    option("--registry", metavar="HOST", action="append", default=[], help="also log in to this registry; repeatable")
+    option("--login-only", action="store_true", help="log in and stop, as when a manager boots")
+    option("--refresh-only", action="store_true", help="refresh with the logins that docker has, as from a helper")
+    option("--leader-only", action="store_true", help="log in, but leave the refresh to the leading manager")
+    option("--all-services", action="store_true", help="refresh all: runs jobs again, wipes logins of other registries")
+    option("--no-restart", action="store_true", help="hold back services whose tasks an update would restart")
+    option("--keep-rollback", metavar="HOURS", type=float, default=0, help="leave a service alone for HOURS after a "
+           "rollout: a refresh overwrites what docker service rollback needs. 0 by default, at most 10: a token lives 12")
+    option("-n", "--dry-run", action="store_true", help="say what would be done, and why; change nothing")
+    option("-q", "--quiet", action="store_true", help="warnings and errors only")
+    option("--version", action="version", version="%(prog)s 1.0.0")
+    return check(parser.parse_args(arguments), parser)
+
+def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Exit with status 2 if options make no sense; fill in what the environment says."""
+    if not all(map(ECR_HOST.fullmatch, options.registry)):
+        parser.error("--registry takes a host such as 123456789012.dkr.ecr.eu-central-1.amazonaws.com")
+    if not re.fullmatch("([a-z]+(-[a-z]+)+-[0-9]+)?", options.region or ""):
+        parser.error("--region takes a region such as eu-central-1")
+    if not 0 <= options.keep_rollback <= 10:
+        parser.error("--keep-rollback takes 0 to 10 hours")
+    if options.refresh_only and (options.login_only or options.region or options.registry):
+        parser.error("--refresh-only logs in nowhere: leave out --login-only, --region and --registry")
+    if options.all_services and (options.no_restart or options.keep_rollback):
+        parser.error("--all-services spares none: leave out --no-restart and --keep-rollback")
+    options.region = options.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    return options
+
+def prepare(options: argparse.Namespace) -> None:
+    """Set up this process: log, environment, lock, signals."""
+    [os.open(os.devnull, os.O_RDWR) for _ in range(3)]  # in place of a closed stdout, or the next file would be it
+    journal = os.environ.get("JOURNAL_STREAM") == "{0.st_dev}:{0.st_ino}".format(os.fstat(2))
+    for level, priority in ((logging.INFO, 6), (NOTICE, 5), (logging.WARNING, 4), (logging.ERROR, 3)):
+        logging.addLevelName(level, f"<{priority}>" if journal else "")  # sd-daemon(3)
+    stderr = open(2, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115 - sys.stderr can spoil the status
+    logging.basicConfig(format="%(levelname)s%(message)s", level="WARNING" if options.quiet else "INFO", stream=stderr)
+    logging.getLogger("sh").propagate = logging.raiseExceptions = False
+    os.environ["PATH"] = os.environ.get("PATH", os.defpath) + ":/usr/local/bin:/snap/bin"  # cron's lacks aws
+    os.environ.update(GOGC="off", GOMAXPROCS="1", DOCKER_AUTH_CONFIG="")  # starts faster; sends no other login
+    options.docker_folder = os.environ.get("DOCKER_CONFIG") or os.path.join(
+        os.environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir, ".docker")
+    if not options.dry_run:  # two runs at once could lose a login, for docker replaces config.json without a lock
+        os.makedirs(options.docker_folder, mode=0o700, exist_ok=True)
+        lock = os.open(options.docker_folder, os.O_RDONLY)  # left open: it ends with this process
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.log(NOTICE, "Waiting for another run to end")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop)
+
+def stop(number: int, _frame: Any) -> None:
+    """Handle a signal: start nothing more, end what runs."""
+    stopped_by.append(number)
+    for group in list(in_flight):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGTERM)
+    log.warning("Stopped by %s: the next run does what is left", signal.Signals(number).name)
 
 def run(options: argparse.Namespace) -> None:
     """Find the services, log in to their registries, refresh. Raises Failure where it cannot go on."""
-    rows = {row["Name"]: row for row in ask(*LIST, partial=options.login_only)}  # it may join its swarm later
+    rows = {row["Name"]: row for row in ask(*LIST, partial=options.login_only)}  # at boot: no swarm yet
     for name in set(options.services).difference(rows):
         conclude(FAILED, "there is no such service: see docker service ls", name)
     names = [name for name in rows if not options.services or name in options.services]
@@ -103,10 +172,10 @@ def run(options: argparse.Namespace) -> None:
     log.info("%s docker update swarm services registry auth", "Not running" if options.dry_run else "Running")
     for begin in range(0, len(names), BATCH):
         refresh(names[begin:begin + BATCH], {host for host in logins if not logins[host]}, options)
-        log.info("%d of %d services seen to", min(begin + BATCH, len(names)), len(names))
+        log.info("%d of %d services processed", min(begin + BATCH, len(names)), len(names))
 
 def conclude(outcome: str, reason: str, *names: str) -> None:
-    """Say what became of services or registries, and why. The last word counts."""
+    """Say what became of services or registries, and why. A later outcome replaces an earlier one."""
     outcomes.update(dict.fromkeys(names, outcome))
     log.log(LEVELS.get(outcome, logging.INFO), "%s %s: %s", " ".join(names), outcome, reason)
 
@@ -127,7 +196,7 @@ def log_in_all(used: set[str], options: argparse.Namespace) -> dict[str, str]:
     with ThreadPoolExecutor() as pool:  # an aws takes up to a second; one token serves all registries of its region
         accounts = pool.map(lambda region: program(*AWS_ACCOUNT, region), own)
         regions = {ECR_HOST.sub(r"\1", host) for host in hosts}.union(own)
-        tokens = {region: pool.submit(program, *AWS_TOKEN, region) for region in regions}
+        tokens = {each: pool.submit(program, "aws", "ecr", "get-login-password", "--region", each) for each in regions}
         for region, (problem, account) in zip(own, accounts):
             host = f"{account.text()}.dkr.ecr.{region}.{PARTITIONS.get(region.rsplit('-', 2)[0], 'amazonaws.com')}"
             if problem or not ECR_HOST.fullmatch(host):
@@ -148,12 +217,11 @@ def log_in(host: str, problem: str, token: File) -> str:
 
 def held_logins(used: set[str], options: argparse.Namespace) -> dict[str, str]:
     """Why docker holds no login, or "": it would send an empty one. Look where it does (docker/cli cli/config)."""
-    config: Any = None
     try:
         with open(f"{options.docker_folder}/config.json", "rb") as file:
             config = json.load(file)
     except (OSError, ValueError) as error:
-        log.error("config.json cannot be read: %s", error)
+        raise Failure(f"config.json cannot be read: {error}: leave out --refresh-only, or mend it") from None
     held = {re.sub("^https?://", "", key).split("/")[0] for key, login in (dig(config, "auths") or {}).items()
             if dig(login, "auth") or dig(login, "identitytoken")}
     problems = {host: "" if host in held else "docker holds no login for it: leave out --refresh-only" for host in used}
@@ -172,13 +240,13 @@ def refresh(names: list[str], hosts: set[str], options: argparse.Namespace, trie
     except Failure as failure:
         services, problems = [], dict.fromkeys(names, str(failure))
     due = []
-    for service in sorted(services, key=lambda service: not service.may_finish):  # before a task of theirs does
+    for service in sorted(services, key=lambda service: not service.may_finish):  # first, before their tasks finish
         outcome, reason = decide(service, hosts, options)
         if outcome == DUE and not options.dry_run:
             due.append(service)
         if service not in due or not service.mounts_sorted:
             conclude(outcome, reason, service.name)
-    problems.update(update(due, one_by_one=tries > 0))
+    problems.update(update(due, one_by_one=tries > 0) if due else {})
     for name in [service.name for service in due if service.name not in problems]:
         outcomes[name] = REFRESHED
         with contextlib.suppress(OSError):  # whoever read it may have gone; print() would fail again at the end
@@ -197,19 +265,19 @@ def look_at(names: list[str]) -> tuple[list[Service], dict[str, str]]:
                 if dig(item, "ID") and dig(item, "Spec", "Name") in names and dig(item, "Spec", "TaskTemplate")}
     missing = set(names).difference(service.name for service in services.values())
     rows = ask(*LIST) if missing else []
-    unclear = [key for key, service in services.items()  # service ls counts tasks on lost nodes, too, and does not help
+    unclear = [key for key, service in services.items()  # service ls counts tasks on lost nodes as running: no help
                if service.host and (service.may_finish or service.token_only and service.rollout not in SETTLED)]
     ids = ask("docker", "service", "ps", "--no-trunc", "--format", "{{json .ID}}", *unclear) if unclear else []
     slots = set()
-    tasks = ask("docker", "inspect", "--type", "task", "--format", "{{json .}}", *ids) if ids else []
+    tasks = ask(*TASKS, stdin=File("\n".join(ids)), before=("xargs", "-n500")) if ids else []  # no -P: in this order
     for task in [task for task in tasks if dig(task, "ServiceID") in services]:
         service, state = services[task["ServiceID"]], dig(task, "Status", "State")
         slot = (service.id, task.get("Slot") or task.get("NodeID"))
         # The newest of a slot comes first. One that was rejected, as for a dead token, never ran.
         lost = service.mode == "Replicated" and dig(task, "DesiredState") == "shutdown" and state != "rejected"
         service.finished |= service.may_finish and slot not in slots and (lost or state in ("complete", "failed"))
-        older = {**service.template, **filled(dig(task, "Spec"))} != service.template
-        service.token_only &= not (older and state == "running")  # or an update would push on what rolls out
+        older = state == "running" and filled(dig(task, "Spec")) != service.template
+        service.token_only &= not older  # or else an update would resume the rollout
         slots.add(slot)
     return list(services.values()), dict.fromkeys(missing & {row["Name"] for row in rows}, "docker does not show it")
 
@@ -220,8 +288,7 @@ def service_from(item: dict[str, Any]) -> Service:
     moment = dig(status, "CompletedAt") or dig(status, "StartedAt") or item.get("UpdatedAt")
     with contextlib.suppress(ValueError):  # 2024-05-01T12:00:00.123456789Z
         began = calendar.timegm(time.strptime(str(moment)[:19], "%Y-%m-%dT%H:%M:%S"))
-    policy = template["RestartPolicy"]
-    mounts = template["ContainerSpec"].get("Mounts") or []
+    policy, mounts = template["RestartPolicy"], template["ContainerSpec"].get("Mounts") or []
     places = [(dig(mount, "Source") or "", dig(mount, "Target") or "") for mount in mounts]
     limits = [dig(limit, "Name") or "" for limit in template["ContainerSpec"].get("Ulimits") or []]
     return Service(
@@ -238,25 +305,27 @@ def service_from(item: dict[str, Any]) -> Service:
 def filled(template: Any) -> dict[str, Any]:
     """With the defaults that docker service inspect fills in (swarmkit api/defaults), but in Spec alone."""
     policy = {"Condition": "any", "Delay": 5 * 10 ** 9, "MaxAttempts": 0, **(dig(template, "RestartPolicy") or {})}
-    container = {"StopGracePeriod": 10 ** 10, **(dig(template, "ContainerSpec") or {})}
-    return {"Runtime": "container", **(template or {}), "ContainerSpec": container, "RestartPolicy": policy}
+    container = {"StopGracePeriod": 10 ** 10, "DNSConfig": {}, **(dig(template, "ContainerSpec") or {})}
+    rest = {"Runtime": "container", "Resources": {}, "Placement": {}, **(template or {})}
+    return {**rest, "ContainerSpec": container, "RestartPolicy": policy}
 
 def decide(service: Service, hosts: set[str], options: argparse.Namespace) -> tuple[str, str]:
     """What becomes of a service, given the registries that docker is logged in to, and why. Pure."""
+    held = HELD if abs(service.age) < OVERDUE_SECONDS else OVERDUE  # abs(): a clock may have jumped
     if service.host and service.host not in hosts:
         return FAILED, f"docker is not logged in to {service.host}"
     if options.all_services:
         return DUE, "as every service is"
     if not service.host:
-        return LEFT, "its image is in no registry that this run logged in to"
+        return LEFT, "its image is in no ECR registry"
     if service.mode in ("ReplicatedJob", "GlobalJob"):
         return LEFT, "it is a job, and would run again"
     if service.mode not in ("Replicated", "Global"):
-        return hold(service, f"its mode is {service.mode}, which this version does not know")
+        return held, f"its mode is {service.mode}, which this version does not know"
     # A refresh that met an outage of the registry stays paused, but has nothing to roll out: it can go on.
     if service.rollout not in SETTLED and not service.token_only:
         ways = WAYS.format(service.name) if "paused" in service.rollout else ""
-        return hold(service, f"its rollout is {service.rollout}{ways}")
+        return held, f"its rollout is {service.rollout}{ways}"
     if service.rollout == "completed" and not service.token_only and abs(service.age) < options.keep_rollback * 3600:
         return LEFT, f"docker service rollback is kept for {options.keep_rollback:g} hours"
     if service.finished:
@@ -264,11 +333,7 @@ def decide(service: Service, hosts: set[str], options: argparse.Namespace) -> tu
     if service.mounts_sorted:
         return DUE, "it pulls from ECR"
     reason = "its tasks may restart once: the docker client sorts its mounts and ulimits (docker/cli#7226)"
-    return hold(service, reason) if options.no_restart else (DUE, reason)
-
-def hold(service: Service, reason: str) -> tuple[str, str]:
-    """Held back, or too long. A clock that jumped must not silence the warning: abs()."""
-    return HELD if abs(service.age) < OVERDUE_SECONDS else OVERDUE, reason
+    return (held if options.no_restart else DUE), reason
 
 def update(services: list[Service], one_by_one: bool) -> dict[str, str]:
     """Have swarm store the token that docker holds: the one step that changes the swarm. Returns problems by name."""
@@ -289,7 +354,8 @@ def ask(*command: str, partial: bool = False, **how: Any) -> list[Any]:
     problem, printed = program(*command, **how)
     if problem and not partial:
         raise Failure(problem)
-    log.log(NOTICE if problem else logging.NOTSET, "%s", problem)
+    if problem:
+        log.log(NOTICE, "%s", problem)
     try:
         return [json.loads(line) for line in printed.text().splitlines()]
     except ValueError as error:
@@ -302,12 +368,15 @@ def program(*command: str, stdin: Optional[File] = None, before: tuple[str, ...]
         sys.exit(128 + stopped_by[0])
     stdin, stdout, stderr, status = stdin or File(), File(), File(), 0
     stdin.seek(0)
-    limit = ("--foreground", "--kill-after=5", str(PROGRAM_SECONDS))
-    running = sh.Command("timeout")(*limit, *before, *command, _in=stdin, _out=stdout, _err=stderr, _tty_out=False,
-                                    _close_fds=False, _new_session=True, _bg=True, _bg_exc=False)
+    limit = ("--foreground", "--kill-after=5", str(PROGRAM_SECONDS))  # its children: killpg, below
+    try:
+        running = sh.Command("timeout")(*limit, *before, *command, _in=stdin, _out=stdout, _err=stderr, _tty_out=False,
+                                        _close_fds=False, _new_session=True, _bg=True, _bg_exc=False)
+    except (sh.CommandNotFound, sh.ForkException, OSError) as error:
+        return explain(" ".join(command[:3]), 126, str(error)), stdout
     in_flight.update([running.pid] if stoppable else [])
-    if stopped_by and stoppable:  # meanwhile
-        os.killpg(running.pid, signal.SIGTERM)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(running.pid, signal.SIGTERM if stopped_by and stoppable else 0)  # it may have come meanwhile
     try:
         running.wait()
     except sh.ErrorReturnCode as error:
@@ -319,81 +388,12 @@ def program(*command: str, stdin: Optional[File] = None, before: tuple[str, ...]
 
 def explain(name: str, status: int, said: str) -> str:
     """What went wrong with a program, in one line, or ""."""
-    is_news = said and not status and "docker login" not in name  # docker warns at each login that it stores it
-    log.log(logging.INFO if is_news else logging.NOTSET, "%s succeeded, and said: %s", name, said)
+    if said and not status and "docker login" not in name:  # docker warns at each login that it stores it
+        log.info("%s succeeded, and said: %s", name, said)
     hung = f"hung, and was killed after {PROGRAM_SECONDS} seconds"
     known = {124: hung, 137: hung, 126: "cannot be executed", 127: "is not installed, or not on the PATH"}
     what = known.get(status, f"failed with exit status {status}" if status > 0 else f"was killed by signal {-status}")
     return f"{name} {what}: {said or 'it said nothing'}" if status else ""
-
-def stop(number: int, _frame: Any) -> None:
-    """Handle a signal: start nothing more, end what runs."""
-    stopped_by.append(number)
-    for group in list(in_flight):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(group, signal.SIGTERM)
-    log.warning("Stopped by %s: the next run does what is left", signal.Signals(number).name)
-
-def prepare(options: argparse.Namespace) -> None:
-    """Set up this process: log, environment, lock, signals."""
-    [os.open(os.devnull, os.O_RDWR) for _ in range(3)]  # or the next file takes the place of a closed stdout
-    journal = os.environ.get("JOURNAL_STREAM") == "{0.st_dev}:{0.st_ino}".format(os.fstat(2))
-    for level, priority in ((logging.INFO, 6), (NOTICE, 5), (logging.WARNING, 4), (logging.ERROR, 3)):
-        logging.addLevelName(level, f"<{priority}>" if journal else "")  # sd-daemon(3)
-    stderr = open(2, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115 - sys.stderr can spoil the status
-    logging.basicConfig(format="%(levelname)s%(message)s", level=30 if options.quiet else 20, stream=stderr)
-    logging.getLogger("sh").propagate = logging.raiseExceptions = False
-    os.environ["PATH"] = os.environ.get("PATH", os.defpath) + ":/usr/local/bin:/snap/bin"  # cron's lacks aws
-    os.environ.update(GOGC="off", GOMAXPROCS="1", DOCKER_AUTH_CONFIG="")  # starts faster; sends no other login
-    options.docker_folder = os.environ.get("DOCKER_CONFIG") or os.path.join(
-        os.environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir, ".docker")
-    if not options.dry_run:  # two runs at once could lose a login, for docker replaces config.json without a lock
-        os.makedirs(options.docker_folder, mode=0o700, exist_ok=True)
-        lock = os.open(options.docker_folder, os.O_RDONLY)  # left open: it ends with this process
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.log(NOTICE, "Waiting for another run to end")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, stop)
-
-def parse(arguments: Optional[list[str]]) -> argparse.Namespace:
-    """The command line. Exits with status 2 if it makes no sense."""
-    parser = argparse.ArgumentParser(usage="%(prog)s [options] [SERVICE ...]", description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    option = parser.add_argument
-    option("services", nargs="*", metavar="SERVICE", help="only these services, by name")
-    option("--region", help="also log in to this account's own registry there")
-    option("--registry", metavar="HOST", action="append", default=[], help="also log in to this registry; repeatable")
-    option("--login-only", action="store_true", help="log in and stop, as when a manager boots")
-    option("--refresh-only", action="store_true", help="refresh with the logins that docker has, as from a helper")
-    option("--leader-only", action="store_true", help="log in, but leave the refresh to the leading manager")
-    option("--all-services", action="store_true", help="refresh every service, whatever that does to it")
-    option("--no-restart", action="store_true", help="hold back services whose tasks an update would restart")
-    option("--keep-rollback", metavar="HOURS", type=float, default=0, help="leave a service alone for HOURS after a "
-           "rollout, so that docker service rollback works: a refresh overwrites the previous spec. 0 by default, at "
-           "most 10, for a token lives 12")
-    option("-n", "--dry-run", action="store_true", help="say what would be done, and why; change nothing")
-    option("-q", "--quiet", action="store_true", help="warnings and errors only")
-    option("--version", action="version", version="%(prog)s 1.0.0")
-    return check(parser.parse_args(arguments), parser)
-
-def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Exit with status 2 if options make no sense; fill in what the environment says."""
-    if not all(map(ECR_HOST.fullmatch, options.registry)):
-        parser.error("--registry takes a host such as 123456789012.dkr.ecr.eu-central-1.amazonaws.com")
-    if not re.fullmatch("([a-z]+(-[a-z]+)+-[0-9]+)?", options.region or ""):
-        parser.error("--region takes a region such as eu-central-1")
-    if not 0 <= options.keep_rollback <= 10:
-        parser.error("--keep-rollback takes 0 to 10 hours")
-    if options.refresh_only and (options.login_only or options.region or options.registry):
-        parser.error("--refresh-only logs in nowhere: leave out --login-only, --region and --registry")
-    if options.all_services and (options.no_restart or options.keep_rollback):
-        parser.error("--all-services spares none: leave out --no-restart and --keep-rollback")
-    options.region = options.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    return options
 
 if __name__ == "__main__":
     sys.exit(main())

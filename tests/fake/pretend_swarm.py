@@ -201,7 +201,7 @@ class PretendSwarm:
 
     def _service_ps(self, options: dict, names: list[str], *_: Any) -> Answer:
         found = [self._find(name) for name in names]
-        rows = [ps_row(service, task) for service in found if service for task in service["tasks"]]
+        rows = [ps_row(service, task) for service in found if service for task in all_tasks(service)]
         gone = [name for name in names if not self._find(name)]
         if {"-q", "--quiet"} & set(options):
             options = {"--format": "{{.ID}}"}
@@ -212,7 +212,7 @@ class PretendSwarm:
         documents = [
             task_inspection(service, task)
             for service in self.services
-            for task in service["tasks"]
+            for task in all_tasks(service)
             if task["id"] in names
         ]
         return Answer(render(options, documents), "", 0 if len(documents) == len(names) else 1)
@@ -229,12 +229,14 @@ class PretendSwarm:
 FACTS: dict[str, Any] = {
     "mode": "replicated",
     "replicas": "1/1",  # running/wanted
-    "others": "complete",  # the tasks that do not run: complete, rejected, failed, preparing
+    "others": "complete",  # the tasks that do not run: complete, rejected, failed, preparing, lost
+    "past": (),  # the ends of each slot's former tasks, which had another image
     "restart": "any",
     "rollout": None,  # UpdateStatus.State
     "hours_ago": 1,  # when it began
     "previous": None,  # the image before the last deploy
     "on_previous": 0,  # how many running tasks still have it
+    "oldest": None,  # the image they have if it is another: a second update overwrote the previous spec
     "works": True,  # whether the image's program comes up
     "on_failure": "pause",
     "mounts": (),  # (source, target) in the order of the spec
@@ -260,14 +262,29 @@ def new_service(name: str, image: str, **facts: Any) -> Service:
 def new_tasks(service: Service) -> list[dict]:
     running, wanted = (int(number) for number in service.pop("replicas").split("/"))
     others, on_previous = service.pop("others"), service.pop("on_previous")
+    oldest = service.pop("oldest") or service["previous"]
     return [
         new_task(
             service["name"],
             slot,
-            service["previous"] if slot < on_previous else service["image"],
+            oldest if slot < on_previous else service["image"],
             "running" if slot < running else others,
         )
         for slot in range(wanted)
+    ]
+
+
+def all_tasks(service: Service) -> list[dict]:
+    return [*service["tasks"], *past_tasks(service)]
+
+
+def past_tasks(service: Service) -> list[dict]:
+    """The tasks that swarm keeps of each slot besides the newest, the last one first."""
+    former = f"{service['image']}-former"
+    return [
+        new_task(service["name"], task["slot"] - 1, former, state, generation=-1 - age)
+        for task in service["tasks"]
+        for age, state in enumerate(service["past"])
     ]
 
 
@@ -320,15 +337,17 @@ def update(service: Service, login: str) -> None:
         return
     # An update resets UpdateStatus and lets the rollout go on with the next batch.
     was, service["rollout"] = service["rollout"], None
-    if was in ("updating", "paused", "rollback_paused"):
+    is_behind = any(task["image"] != service["image"] for task in service["tasks"])
+    if is_behind and was in ("updating", "paused", "rollback_paused"):
         next_batch(service, was)
         return
+    has_ended = any(task["state"] in ("complete", "failed", "lost") for task in service["tasks"])
     for task in service["tasks"]:
         # A changed login replaces the tasks that do not run (swarmkit, orchestrator/task.go).
         if is_resorted or (is_new_login and task["state"] != "running"):
             service["restarted"] += task["state"] == "running"
             replace(service, task)
-    service["runs"] += is_new_login and in_state(service, "complete") > 0
+    service["runs"] += is_new_login and has_ended
 
 
 def run_again(service: Service) -> None:
@@ -557,17 +576,19 @@ def ps_row(service: Service, task: dict) -> dict:
 def task_inspection(service: Service, task: dict) -> dict:
     """A document of `docker inspect --type task`."""
     state = task["state"]
-    status: dict = {"Timestamp": service["begun"], "State": state}
+    # A node that is down says no more: its tasks stay as they were.
+    status: dict = {"Timestamp": service["begun"], "State": "running" if state == "lost" else state}
     # A task that was rejected never had a container: it never ran.
     if state == "rejected":
         status["Err"] = f"No such image: {task['image']}"
-    elif state in ("running", "complete", "failed"):
+    elif state in ("running", "complete", "failed", "lost"):
         exit_code = 1 if state == "failed" else 0
         status["ContainerStatus"] = {"ContainerID": made_up_id(task["id"]), "ExitCode": exit_code}
     return {
         "ID": task["id"],
         "ServiceID": service["id"],
-        "Slot": task["slot"],
+        # A global service has one task a node, and no slots.
+        **({"NodeID": f"node-{task['slot']}"} if service["mode"] == "global" else {"Slot": task["slot"]}),
         "Spec": task_template(service, task["image"]),
         "Status": status,
         # Swarm wants none of the tasks that have ended, restarted or not.

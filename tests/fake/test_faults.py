@@ -155,6 +155,17 @@ def docker_is_gone(scene: Scene) -> None:
         fails(*command, text=DAEMON_DOWN, times=9)(scene)
 
 
+def no_process_left(scene: Scene) -> None:
+    """The machine cannot start the next program."""
+    fork = os.fork
+
+    def fail_once() -> int:
+        scene.patch.setattr(os, "fork", fork)
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    scene.patch.setattr(os, "fork", fail_once)
+
+
 def half_of_the_tasks(scene: Scene) -> None:
     """`docker service ps` is killed before it comes to the task that has finished."""
     add("half", **SECOND_OF_TWO)(scene)
@@ -196,6 +207,8 @@ TABLE = [
     Row("it is deaf", hangs(*AWS, orders=("ignore-sigterm", "child", "hang")), "hung, and was killed after", 1, "us"),
     Row("its child keeps the output", says(*AWS, stdout=TOKEN, orders=["child"]), "2 refreshed", 0, ALL),
     Row("a daemon keeps the output", says(*AWS, stdout=TOKEN, orders=["daemon"]), "2 refreshed", 0, ALL),
+    Row("no process is left", after(*INSPECT, then=no_process_left),
+        "docker service update cannot be executed: [Errno 11] Resource temporarily unavailable", 0, ALL),
     Row("aws says 50 MB", floods(*AWS, stream="stderr", exit_status=254), "exit status 254: xxx", 1, "us"),
     Row("docker says 50 MB", floods(*LS, stream="stdout"), "docker service ls did not print JSON", 1, ""),
     Row("aws says no text", says(*AWS, stderr=b"\xff\xfe\x80", exit_status=1), "exit status 1: \ufffd", 1, "us"),
@@ -232,7 +245,7 @@ TABLE = [
     Row("list of null", says(*LS, stdout="null\n", times=9), "failed: ", 1, ""),
     Row("list without names", says(*LS, stdout='{"ID": "1"}\n', times=9), "failed: ", 1, ""),
     Row("inspect cut short", says(*INSPECT, stdout="", signal=9), "terminated by signal 9", 0, ALL),
-    Row("tasks cut short", both(add("once", **ONCE), says(*TASKS, signal=9)), "was killed by signal 9", 0, ALL),
+    Row("tasks cut short", both(add("once", **ONCE), says(*TASKS, signal=9)), "terminated by signal 9", 0, ALL),
     Row("list of tasks cut short", half_of_the_tasks, "docker service ps was killed by signal 9", 0, ALL),
     # updates
     Row("web goes before its update", after(*UPDATE, then=removed("web")), "0 failed", 0, "us"),

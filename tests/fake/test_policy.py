@@ -36,7 +36,7 @@ def options(**chosen: Any) -> SimpleNamespace:
     [
         (DUE, "", {}, {}),
         (DUE, "", {"mode": "Global"}, {}),
-        (LEFT, "no registry that this run logged in to", {"host": ""}, {}),
+        (LEFT, "no ECR registry", {"host": ""}, {}),
         (FAILED, "not logged in", {"host": ECR.replace("central", "west")}, {}),
         (LEFT, "job", {"mode": "ReplicatedJob"}, {}),
         (LEFT, "job", {"mode": "GlobalJob"}, {}),

@@ -95,6 +95,17 @@ def test_one_inspect_for_all_services(run: Run, fakes: Fakes, swarm: PretendSwar
     assert not fakes.calls_of("docker", "service", "ps")
 
 
+def test_programs_side_by_side_do_not_print_over_each_other(script: Any) -> None:
+    # They share one place in one file; what runs under xargs -P does, too.
+    side_by_side = "for letter in a b c d; do (printf %0200000d 0 | tr 0 $letter) & done; wait"
+
+    for _ in range(5):
+        problem, printed = script.program("sh", "-c", side_by_side)
+
+        assert problem == ""
+        assert sorted(set(printed.text())) == list("abcd") and len(printed.text()) == 4 * 200_000
+
+
 def test_an_empty_swarm_is_fine(run: Run, fakes: Fakes, swarm: PretendSwarm) -> None:
     outcome = run("--region", REGION)
 
@@ -265,16 +276,17 @@ PAUSED = {"rollout": "paused", "previous": f"{ECR}/app:1", "replicas": "4/4", "o
 UNSORTED = {"mounts": [("b", "/a"), ("a", "/b")]}
 MAX_ATTEMPTS = {"Spec.TaskTemplate.RestartPolicy": {"Condition": "any", "MaxAttempts": 3}}
 GLOBAL_FINISHED = {**ONE_SHOT, "mode": "global", "restart": "on-failure", "listing": {"Replicas": "0/0"}}
-NOT_LOGGED_IN = "left alone: its image is in no registry that this run logged in to"
+NOT_ECR = "left alone: its image is in no ECR registry"
 
 
+PORTS = {"Spec.EndpointSpec": {"Ports": [{"TargetPort": 80}]}}
 UNKNOWN_MODE = {"mode": "replicated thing", "inspect": {"Spec.Mode": {"ReplicatedThing": {}}}}
 
 # what is said, status, facts
 UNTOUCHED: list[tuple[str, int, dict[str, Any]]] = [
-    (NOT_LOGGED_IN, 0, {"image": "nginx:1"}),
-    (NOT_LOGGED_IN, 0, {"image": "ghcr.io/a/b:1", "credentials": OWN_LOGIN}),
-    (NOT_LOGGED_IN, 0, {"image": f"{ECR}.evil.example/web:1"}),
+    (NOT_ECR, 0, {"image": "nginx:1"}),
+    (NOT_ECR, 0, {"image": "ghcr.io/a/b:1", "credentials": OWN_LOGIN}),
+    (NOT_ECR, 0, {"image": f"{ECR}.evil.example/web:1"}),
     ("left alone: it is a job", 0, {"mode": "replicated job", **ONE_SHOT}),
     ("left alone: it is a job", 0, {"mode": "global job", **ONE_SHOT}),
     ("left alone: its finished tasks would run again", 0, {"restart": "none", **ONE_SHOT}),
@@ -283,6 +295,8 @@ UNTOUCHED: list[tuple[str, int, dict[str, Any]]] = [
     ("left alone: its finished tasks would run again", 0, {"restart": "on-failure", "replicas": "1/2"}),
     ("left alone: its finished tasks would run again", 0, {**ONE_SHOT, "inspect": MAX_ATTEMPTS}),
     ("left alone: its finished tasks would run again", 0, GLOBAL_FINISHED),
+    ("left alone: its finished tasks would run again", 0, {"restart": "none", "replicas": "1/2", "others": "lost"}),
+    ("left alone: its finished tasks would run again", 0, {"restart": "none", **ONE_SHOT, "past": ["rejected"]}),
     ("held back: its rollout is updating", 0, {**PAUSED, "rollout": "updating"}),
     ("held back: its rollout is rollback_started", 0, {**PAUSED, "rollout": "rollback_started"}),
     ("held back: its rollout is rollback_paused", 0, {**PAUSED, "rollout": "rollback_paused"}),
@@ -290,8 +304,14 @@ UNTOUCHED: list[tuple[str, int, dict[str, Any]]] = [
     ("held back: its rollout is unheard_of", 0, {**PAUSED, "rollout": "unheard_of"}),
     ("held back: its rollout is paused", 0, {**PAUSED, "hours_ago": 5.9}),
     ("held back: its mode is ", 0, UNKNOWN_MODE),
+    # a loop ran meanwhile: the previous spec is the spec, and only the tasks still show what is rolled out
+    ("held back: its rollout is paused", 0, {**PAUSED, "previous": f"{ECR}/app:2", "oldest": f"{ECR}/app:1"}),
+    ("held back: its rollout is paused", 0, {**PAUSED, "previous": f"{ECR}/app:2", "inspect": PORTS}),
     ("held back too long: its rollout is paused", 3, {**PAUSED, "hours_ago": 6.1}),
     ("held back too long: its rollout is updating", 3, {**PAUSED, "rollout": "updating", "hours_ago": 6.1}),
+    # a clock that jumped
+    ("held back: its rollout is paused", 0, {**PAUSED, "hours_ago": -5.9}),
+    ("held back too long: its rollout is paused", 3, {**PAUSED, "hours_ago": -6.1}),
     ("held back too long: its mode is ", 3, {**UNKNOWN_MODE, "hours_ago": 6.1}),
 ]
 
@@ -309,6 +329,13 @@ REFRESHED: list[tuple[str, dict[str, Any]]] = [
     ("", {"mode": "global", "restart": "on-failure", "replicas": "1/3", "others": "rejected"}),
     # a refresh that met an outage of the registry: nothing is left to roll out
     ("", {"rollout": "paused", "previous": f"{ECR}/app:2"}),
+    ("", {"rollout": "paused", "previous": f"{ECR}/app:2", "replicas": "1/2", "others": "rejected"}),
+    # what has ended was of another spec, and does not count
+    ("", {"rollout": "paused", "previous": f"{ECR}/app:2", "past": ["shutdown", "failed"]}),
+    # nor does a former end in a slot in which something runs again, or was not let in
+    ("", {"restart": "on-failure", "past": ["failed", "complete"]}),
+    ("", {"restart": "on-failure", "mode": "global", "replicas": "2/2", "past": ["failed"]}),
+    ("", {"restart": "none", "replicas": "0/2", "others": "rejected", "past": ["complete"]}),
     ("", {"mounts": [("a", "/b"), ("b", "/a")]}),
     ("to be refreshed: its tasks may restart once: the docker client sorts its mounts and ulimits (docker/cli#7226)", UNSORTED),
 ]
@@ -565,7 +592,7 @@ def test_dry_run(run: Run, fakes: Fakes, swarm: PretendSwarm, home: Path, option
     assert (outcome.status, outcome.stdout) == (0, "")
     assert not fakes.calls_of("aws") and not hosts_logged_in(fakes) and not fakes.calls_of(*UPDATE)
     assert f"Would log in to {ECR}, your own registry in {REGION_US}" in outcome.stderr
-    for says in ("web to be refreshed", "job left alone: it is a job", "it to be refreshed: its tasks may restart"):
+    for says in ("web to be refreshed: it pulls from ECR\n", "job left alone: it is a job", "it to be refreshed: its tasks may restart"):
         assert says in outcome.stderr
     assert "Running docker update" not in outcome.stderr
     assert "2 to be refreshed, 0 refreshed, 1 left alone" in last_line(outcome)
@@ -728,6 +755,18 @@ def test_environment(
     assert (tmp_path / "logins" / "config.json").exists()
 
 
+def test_no_other_login_goes_before_the_new_one(
+    run: Run, fakes: Fakes, swarm: PretendSwarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The docker client 28.5 prefers these logins to those in config.json.
+    monkeypatch.setenv("DOCKER_AUTH_CONFIG", json.dumps({"auths": {ECR: LOGIN_OF_A_PERSON}}))
+    swarm.add("web")
+
+    assert run().status == 0
+
+    assert {call.environ["DOCKER_AUTH_CONFIG"] for call in fakes.calls} == {""}
+
+
 def test_aws_is_found_from_cron(run: Run, fakes: Fakes, swarm: PretendSwarm) -> None:
     swarm.add("web")
 
@@ -753,6 +792,7 @@ def test_no_program_sees_a_terminal(run: Run, fakes: Fakes, swarm: PretendSwarm)
 
 USAGE = [
     ["--no-such-option"],
+    ["--dry"],  # a later version may have two options that begin so
     ["--refresh-only", "--login-only"],
     ["--refresh-only", "--region", REGION],
     ["--refresh-only", "--registry", ECR],

@@ -279,7 +279,7 @@ def test_a_run_that_hangs_is_ended_with_its_children(hanging: Machine) -> None:
 def test_to_stop_a_run_is_no_failure(hanging: Machine) -> None:
     # given
     hanging.run("systemctl", "start", "--no-block", SERVICE)
-    sleeping = ("sh", "-c", "cat /proc/[0-9]*/comm | grep -x sleep")
+    sleeping = ("sh", "-c", "cat /proc/[0-9]*/comm 2>&- | grep -x sleep")
     wait_until(lambda: hanging.run(*sleeping, check=False), "a run waits for docker")
     # when
     hanging.run("systemctl", "stop", SERVICE)
