@@ -123,7 +123,7 @@ def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> argpa
 
 def prepare(options: argparse.Namespace) -> None:
     """Set up this process: log, environment, lock, signals."""
-    [os.open(os.devnull, os.O_RDWR) for _ in range(3)]  # in place of a closed stdout, or the next file would be it
+    [os.open(os.devnull, os.O_RDWR) for _ in range(3)]  # fill 0 to 2 if closed, or the next file becomes stdout
     journal = os.environ.get("JOURNAL_STREAM") == "{0.st_dev}:{0.st_ino}".format(os.fstat(2))
     for level, priority in ((logging.INFO, 6), (NOTICE, 5), (logging.WARNING, 4), (logging.ERROR, 3)):
         logging.addLevelName(level, f"<{priority}>" if journal else "")  # sd-daemon(3)
@@ -185,7 +185,7 @@ def ecr_host(image: Any) -> str:
     return host if slash and ECR_HOST.fullmatch(host) else ""
 
 def log_in_all(used: set[str], options: argparse.Namespace) -> dict[str, str]:
-    """Log in to the registries used, those named, and the account's own in the region set. Returns problems, or ""."""
+    """Log in to the registries used, those named, and the account's own in the region set. Returns problems by host."""
     hosts, own, problems = used.union(options.registry), [options.region] if options.region else [], {}
     own = own or ([] if hosts else program("aws", "configure", "get", "region")[1].text().split())
     if not hosts and not own:
@@ -216,7 +216,7 @@ def log_in(host: str, problem: str, token: File) -> str:
     return problem and f"Docker login failed: {problem}"
 
 def held_logins(used: set[str], options: argparse.Namespace) -> dict[str, str]:
-    """Why docker holds no login, or "": it would send an empty one. Look where it does (docker/cli cli/config)."""
+    """Why docker holds no login, by host, or "": it would send an empty one. Look where it does (docker/cli cli/config)."""
     try:
         with open(f"{options.docker_folder}/config.json", "rb") as file:
             config = json.load(file)
@@ -244,7 +244,7 @@ def refresh(names: list[str], hosts: set[str], options: argparse.Namespace, trie
         outcome, reason = decide(service, hosts, options)
         if outcome == DUE and not options.dry_run:
             due.append(service)
-        if service not in due or not service.mounts_sorted:
+        if outcome != DUE or options.dry_run or not service.mounts_sorted:  # a restart is announced
             conclude(outcome, reason, service.name)
     problems.update(update(due, one_by_one=tries > 0) if due else {})
     for name in [service.name for service in due if service.name not in problems]:
@@ -376,7 +376,7 @@ def program(*command: str, stdin: Optional[File] = None, before: tuple[str, ...]
         return explain(" ".join(command[:3]), 126, str(error)), stdout
     in_flight.update([running.pid] if stoppable else [])
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(running.pid, signal.SIGTERM if stopped_by and stoppable else 0)  # it may have come meanwhile
+        os.killpg(running.pid, signal.SIGTERM if stopped_by and stoppable else 0)  # one that came meanwhile
     try:
         running.wait()
     except sh.ErrorReturnCode as error:
