@@ -100,7 +100,7 @@ def parse(arguments: Optional[list[str]]) -> argparse.Namespace:
     option("--all-services", action="store_true", help="refresh all: runs jobs again, wipes logins of other registries")
     option("--no-restart", action="store_true", help="hold back services whose tasks an update would restart")
     option("--keep-rollback", metavar="HOURS", type=float, default=0, help="leave a service alone for HOURS after a "
-           "rollout: a refresh overwrites what docker service rollback needs. 0 by default, at most 10: a token lives 12")
+           "rollout: a refresh breaks docker service rollback. 0 by default, at most 10: a token lives 12")
     option("-n", "--dry-run", action="store_true", help="say what would be done, and why; change nothing")
     option("-q", "--quiet", action="store_true", help="warnings and errors only")
     option("--version", action="version", version="%(prog)s 1.0.0")
@@ -216,7 +216,7 @@ def log_in(host: str, problem: str, token: File) -> str:
     return problem and f"Docker login failed: {problem}"
 
 def held_logins(used: set[str], options: argparse.Namespace) -> dict[str, str]:
-    """Why docker holds no login, by host, or "": it would send an empty one. Look where it does (docker/cli cli/config)."""
+    """By host, why docker holds no login, or "": it would send an empty one. Looks where docker/cli cli/config does."""
     try:
         with open(f"{options.docker_folder}/config.json", "rb") as file:
             config = json.load(file)
