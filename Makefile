@@ -31,7 +31,7 @@ lint: .venv/lint  ## ruff, mypy, vermin, shellcheck, systemd-analyze verify
 	systemd-analyze verify --man=no $(addprefix .cache/units/,$(UNITS))
 
 e2e: .venv/ready  ## the promise, on real swarms in network namespaces; needs root
-	.venv/bin/python -m pytest -q -n 4 --dist loadgroup tests/real/test_lab.py tests/real/test_swarm.py
+	.venv/bin/python -m pytest -q -n 4 --dist loadgroup $(addprefix tests/real/test_,lab.py swarm.py outages.py)
 
 e2e-systemd: .venv/ready  ## the units, on a booted system; needs root
 	.venv/bin/python -m pytest -q tests/real/test_systemd.py

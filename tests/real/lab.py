@@ -113,6 +113,17 @@ class Node(Host):
         self.power_on()
         self.home.mkdir(exist_ok=True)
         self.lab.registries.connect(self, self.address)
+        self._start_docker()
+
+    def restart_docker(self):
+        """As if dockerd had crashed: it ends at once, and is started again."""
+        self.run(["pkill", "-KILL", "dockerd|containerd"], check=True)
+        wait_until(lambda: not self.answers(), f"dockerd has ended on {self.name}")
+        for left in (self.folder / "run").rglob("*.pid"):
+            left.unlink()
+        self._start_docker()
+
+    def _start_docker(self):
         engine = self.lab.engine_folder
         path = f"{engine}/usr/sbin:{engine}/usr/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         # --debug: the log then tells each API call, which is how updates are counted.

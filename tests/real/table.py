@@ -21,16 +21,22 @@ def observations(reports):
 
 
 def rows(reports):
-    """One row a case and outcome; engines on which the outcome is the same share the row."""
+    """One row a case and outcome, those with a difference first; engines that agree share the row."""
     merged = {}
     for (_, case, engine), seen in sorted(observations(reports).items()):
         outcome = case, seen.get(SEED, "-"), seen.get(SCRIPT, "-")
         merged.setdefault(outcome, []).append(engine)
-    return [(case, ", ".join(engines), seed, script)
-            for (case, seed, script), engines in merged.items()]
+    found = sorted(merged.items(), key=lambda row: row[0][1] == row[0][2])
+    return [(*outcome, engines) for outcome, engines in found]
 
 
 def lines(reports):
-    heading = [("case", "engine", "the loop", "this script"), ("---",) * 4]
     body = rows(reports)
-    return [f"| {' | '.join(row)} |" for row in heading + body] if body else []
+    if not body:
+        return []
+    every = max((engines for *_, engines in body), key=len)
+    named = [(*outcome, "all" if engines == every and len(every) > 2 else ", ".join(engines))
+             for *outcome, engines in body]
+    heading = [("case", "the loop", "this script", "engine"), ("---",) * 4]
+    table = [f"| {' | '.join(row)} |" for row in heading + named]
+    return [*table, "", f"All engines: {', '.join(every)}."]

@@ -195,7 +195,7 @@ def test_two_regions_and_two_accounts(case, verdict):
 
 @stacks
 def test_one_region_is_down(case, verdict):
-    """The same, and AWS refuses one of the two regions"""
+    """Services in two regions, and AWS refuses one of them"""
     # given
     hosts = [ecr_host(region=OTHER_REGION), ecr_host()]
     lost, kept = stuck_services(case, hosts)
@@ -485,7 +485,7 @@ def fail(case, node, name):
 
 @stacks
 def test_rollback_by_hand(case, verdict):
-    """Docker service rollback after a run (the script with --keep-rollback 1)"""
+    """`docker service rollback` after a run (the script with --keep-rollback 1)"""
     # given
     first, second = case.lab.image(), case.lab.image()
     case.create("web", "--update-monitor", "100ms", image=first)
@@ -532,7 +532,7 @@ def test_credentials_of_another_registry(case, verdict):
 
 @stacks
 def test_refresh_only_without_a_login(case, verdict):
-    """The simple solution (the script with --refresh-only) without a login in config.json"""
+    """A refresh alone (the script with --refresh-only), and config.json holds no login"""
     # given
     constraint, label = case.label()
     case.create("web", constraint)
