@@ -115,10 +115,13 @@ class Node(Host):
         self.lab.registries.connect(self, self.address)
         self._start_docker()
 
-    def restart_docker(self):
-        """As if dockerd had crashed: it ends at once, and is started again."""
+    def crash_docker(self):
+        """dockerd ends at once, and clears nothing away."""
         self.run(["pkill", "-KILL", "dockerd|containerd"], check=True)
         wait_until(lambda: not self.answers(), f"dockerd has ended on {self.name}")
+
+    def restart_docker(self):
+        self.crash_docker()
         for left in (self.folder / "run").rglob("*.pid"):
             left.unlink()
         self._start_docker()

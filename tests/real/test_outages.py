@@ -39,9 +39,7 @@ def start_lab(request):
 
 
 def daemon_is_down(lab):
-    lab.manager.power_off()
-    lab.nodes[0].power_on()
-    lab.registries.connect(lab.nodes[0], lab.nodes[0].address)
+    lab.manager.crash_docker()
 
 
 def node_left_its_swarm(lab):
@@ -49,10 +47,8 @@ def node_left_its_swarm(lab):
 
 
 def swarm_is_locked(lab):
-    manager = lab.manager
-    manager.docker("swarm", "update", "--autolock")
-    manager.power_off()
-    manager.start()
+    lab.manager.docker("swarm", "update", "--autolock")
+    lab.manager.restart_docker()
 
 
 def quorum_is_lost(lab):
