@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import sys
@@ -23,6 +24,23 @@ def blocks(kind: str) -> list[str]:
 def words(text: str) -> str:
     """The text without its line breaks, which depend on the width of the terminal and on the Python."""
     return " ".join(text.split())
+
+
+def test_it_is_read_in_one_sitting() -> None:
+    functions = [node for node in ast.walk(ast.parse(SCRIPT)) if isinstance(node, ast.FunctionDef)]
+    lengths = {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in functions}
+
+    assert len(SCRIPT.splitlines()) < 400
+    assert {name: length for name, length in lengths.items() if length >= 25} == {}
+    assert [node.name for node in functions if not ast.get_docstring(node) and node.name != "__init__"] == []
+
+
+def test_one_place_starts_programs() -> None:
+    modules = {name.partition(".")[0] for name in re.findall(r"(?m)^\s*(?:import|from) (\S+)", SCRIPT)}
+
+    assert SCRIPT.count("sh.Command(") == 1
+    assert modules.isdisjoint({"subprocess", "multiprocessing", "socket", "http", "urllib", "boto3", "docker", "requests"})
+    assert not re.search(r"os\.(system|popen|exec|spawn|posix_spawn|fork)", SCRIPT)
 
 
 def test_options_are_those_of_the_help(fakes: Any, script: Any) -> None:
