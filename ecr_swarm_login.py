@@ -45,6 +45,7 @@ TASKS = ("docker", "inspect", "--type", "task", "--format", "{{json .}}")
 UPDATE = ("docker", "service", "update", "-d", "-q", "--with-registry-auth")
 SETTLED = ("", "completed", "rollback_completed")  # UpdateStatus.State
 WAYS = "; to go on: docker service update --with-registry-auth {0}; to go back: docker service rollback {0}"
+RESTARTS = "its tasks may restart once: the docker client sorts its mounts and ulimits (docker/cli#7226)"
 DUE, REFRESHED, LEFT, HELD, OVERDUE, FAILED = OUTCOMES = (
     "to be refreshed", "refreshed", "left alone", "held back", "held back too long", "failed")
 NOTICE = logging.INFO + 5
@@ -332,8 +333,7 @@ def decide(service: Service, hosts: set[str], options: argparse.Namespace) -> tu
         return LEFT, "its finished tasks would run again"
     if service.mounts_sorted:
         return DUE, "it pulls from ECR"
-    reason = "its tasks may restart once: the docker client sorts its mounts and ulimits (docker/cli#7226)"
-    return (held if options.no_restart else DUE), reason
+    return held if options.no_restart else DUE, RESTARTS
 
 def update(services: list[Service], one_by_one: bool) -> dict[str, str]:
     """Have swarm store the token that docker holds: the one step that changes the swarm. Returns problems by name."""
