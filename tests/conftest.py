@@ -24,6 +24,11 @@ from pretend_swarm import PretendSwarm
 
 SCRIPT = ROOT / "ecr_swarm_login.py"
 
+# The script leaves alone what is ignored, as under nohup or in the background; the tests are not to be so.
+for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
+
 
 @pytest.fixture
 def fakes(fp: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Fakes]:
