@@ -113,6 +113,14 @@ def test_an_empty_swarm_is_fine(run: Run, fakes: Fakes, swarm: PretendSwarm) -> 
     assert hosts_logged_in(fakes) == [ECR]
 
 
+def test_the_folder_of_the_logins_is_the_user_s_alone(run: Run, swarm: PretendSwarm, home: Path) -> None:
+    swarm.add("web")
+
+    assert run().status == 0
+
+    assert (home / ".docker").stat().st_mode & 0o777 == 0o700
+
+
 def test_a_second_run_refreshes_again(run: Run, swarm: PretendSwarm) -> None:
     swarm.add("web")
 
@@ -253,6 +261,7 @@ def test_a_registry_that_fails_leaves_the_others_going(
 
     assert (outcome.status, outcome.stdout) == (1, "us\n")
     assert f"{ECR} failed: {says}" in outcome.stderr and "denied by the test" in outcome.stderr
+    assert f"Docker login succeeded for {ECR}\n" not in outcome.stderr
     assert f"web failed: docker is not logged in to {ECR}" in outcome.stderr
     assert ECR in last_line(outcome) and "web" in last_line(outcome)
     assert untouched(swarm, "web")
