@@ -8,11 +8,12 @@ PREFIX ?= /usr
 DESTDIR ?=
 UNITS = ecr-swarm-login.service ecr-swarm-login.timer
 UNIT_FOLDER = $(DESTDIR)/etc/systemd/system
+IF_BOOTED = test -n "$(DESTDIR)" || ! test -d /run/systemd/system ||
 
 help:  ## print this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: .venv/ready  ## see the script at work in a pretend swarm; needs Python only
+demo: .venv/ready  ## see the script at work in a pretend swarm; needs Python and PyPI
 	.venv/bin/python tests/demo/demo.py
 
 test: .venv/ready  ## every test that needs no root
@@ -45,14 +46,15 @@ install:  ## copy the script and its units to $DESTDIR$PREFIX/bin and /etc/syste
 	install -D -m 755 ecr_swarm_login.py "$(DESTDIR)$(PREFIX)/bin/ecr_swarm_login.py"
 	for unit in $(UNITS); do install -D -m 644 systemd/$$unit "$(UNIT_FOLDER)/$$unit"; done
 	sed -i 's|/usr/bin/ecr_swarm_login.py|$(PREFIX)/bin/ecr_swarm_login.py|' "$(UNIT_FOLDER)/ecr-swarm-login.service"
-	test -n "$(DESTDIR)" || ! test -d /run/systemd/system || systemctl daemon-reload
+	@$(IF_BOOTED) systemctl daemon-reload
 	@echo "To start it: systemctl enable --now ecr-swarm-login.timer"
 
 uninstall:  ## remove them; /etc/default/ecr-swarm-login is yours, and stays
-	test -n "$(DESTDIR)" || ! test -d /run/systemd/system || systemctl disable --now $(UNITS) || true
-	test -n "$(DESTDIR)" || ! test -d /run/systemd/system || systemctl clean --what=state ecr-swarm-login.timer || true
+	@$(IF_BOOTED) systemctl disable --now $(UNITS) 2>/dev/null || true
+	@$(IF_BOOTED) systemctl clean --what=state ecr-swarm-login.timer 2>/dev/null || true
 	rm -f "$(DESTDIR)$(PREFIX)/bin/ecr_swarm_login.py" $(addprefix "$(UNIT_FOLDER)"/,$(UNITS))
-	test -n "$(DESTDIR)" || ! test -d /run/systemd/system || systemctl daemon-reload
+	@echo "These stay: docker's logins in /root/.docker, /etc/default/ecr-swarm-login, and drop-ins of yours"
+	@$(IF_BOOTED) systemctl daemon-reload
 
 clean:  ## remove what these targets made here
 	rm -rf .venv .cache .matrix .pytest_cache .mypy_cache .ruff_cache .hypothesis

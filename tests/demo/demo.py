@@ -33,6 +33,17 @@ from pretend_swarm import (
 
 HELD_BACK_TOO_LONG = 3
 
+INTRODUCTION = """
+A pretend swarm. Its services pull from AWS ECR, whose tokens live 12 hours; those
+of most services are dead by now. ecr_swarm_login.py runs, an hour later once more,
+and so does the usual loop in a copy of the swarm. The programs aws and docker are
+pretended, the script is real."""
+
+LEGEND = """
+old: tasks that still have the image before the last deploy
+token of its deploy: neither refreshed nor dead yet
+^ what the loop does there, and why the script does not"""
+
 
 class Row(NamedTuple):
     """A service, and what is expected to become of it after two runs, an hour apart."""
@@ -186,6 +197,7 @@ ROWS = [
         before="deferred, 2/2 run, token expired",
         after="deferred, 2/2 run, token expired",
         after_loop="2/2 run, token fresh",
+        lesson="Its rollout is in a state of a docker to come: nobody knows what an update does.",
     ),
 ]
 
@@ -229,7 +241,8 @@ class Stage:
     def run_script(self, *arguments: str) -> int:
         print("\n$", " ".join([SCRIPT.name, *arguments]), flush=True)
         status = self.run(sys.executable, SCRIPT, *arguments)
-        print(f"(exit status {status})")
+        too_long = ": a service is held back for too long" if status == HELD_BACK_TOO_LONG else ""
+        print(f"(exit status {status}{too_long})")
         return status
 
     def services_in_words(self) -> dict[str, str]:
@@ -253,8 +266,7 @@ def show(stage: Stage, loop_stage: Stage) -> list[str]:
     surprises = run_script_twice(stage)
     run_loop_twice(loop_stage)
     after, after_loop = stage.services_in_words(), loop_stage.services_in_words()
-    show_table(before, after)
-    show_harm(after_loop)
+    show_table(before, after, after_loop)
     for row in ROWS:
         for when, seen, expected in (
             ("before", before, row.before),
@@ -267,11 +279,12 @@ def show(stage: Stage, loop_stage: Stage) -> list[str]:
 
 
 def run_script_twice(stage: Stage) -> list[str]:
-    headline(f"A swarm of {len(ROWS)} services. What would be done?")
+    print(INTRODUCTION)
+    headline("What would be done to three of them?")
     untouched = stage.swarm().services
-    statuses = [stage.run_script("--dry-run")]
+    statuses = [stage.run_script("--dry-run", "web", "migrate", "billing")]
     surprises = [] if stage.swarm().services == untouched else ["--dry-run changed the swarm"]
-    headline("The run")
+    headline(f"The run, for all {len(ROWS)}")
     statuses.append(stage.run_script())
     headline("An hour later, the timer's run: warnings only")
     stage.let_an_hour_pass()
@@ -287,30 +300,25 @@ def run_loop_twice(stage: Stage) -> None:
         stage.let_an_hour_pass()
 
 
-def show_table(before: dict[str, str], after: dict[str, str]) -> None:
+def show_table(before: dict[str, str], after: dict[str, str], after_loop: dict[str, str]) -> None:
     headline("What became of each service")
     print()
-    print_columns("service", "before", "after")
+    print_columns("service", "before", "after this script", "after the loop")
     for row in ROWS:
         is_same = before[row.name] == after[row.name]
-        print_columns(row.name, before[row.name], "the same" if is_same else after[row.name])
-
-
-def show_harm(after_loop: dict[str, str]) -> None:
-    headline("What two runs of the loop do to the same swarm (loop.sh)")
-    print()
-    print_columns("service", "after the loop", "")
-    for row in ROWS:
-        print_columns(row.name, after_loop[row.name], "")
+        print_columns(
+            row.name, before[row.name], "the same" if is_same else after[row.name], after_loop[row.name]
+        )
         if row.lesson:
             print(" " * 10 + "^ " + row.lesson)
+    print(LEGEND)
 
 
-def print_columns(name: str, left: str, right: str) -> None:
+def print_columns(name: str, *texts: str) -> None:
     """Long descriptions go on below, so that the table fits 80 columns."""
-    lefts, rights = (textwrap.wrap(text, 34) for text in (left, right))
-    for label, one, other in itertools.zip_longest([name], lefts, rights, fillvalue=""):
-        print(f"{label:<10}{one:<36}{other}".rstrip())
+    columns = (textwrap.wrap(text, 22) for text in texts)
+    for label, *cells in itertools.zip_longest([name], *columns, fillvalue=""):
+        print(f"{label:<10}{''.join(f'{cell:<24}' for cell in cells)}".rstrip())
 
 
 def headline(text: str) -> None:
