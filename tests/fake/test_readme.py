@@ -48,6 +48,8 @@ def test_options_are_those_of_the_help(fakes: Any, script: Any) -> None:
 
     _, said, _ = fakes.run_program(sys.executable, script.__file__, "--help")
 
+    for text in (said, shown):
+        assert "SERVICE only these services, by name " in words(text)
     # Pythons differ in how they head the list, and where they break its lines.
     assert words(said[said.index("--region REGION"):]) == words(shown[shown.index("--region REGION"):])
 

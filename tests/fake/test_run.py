@@ -304,6 +304,7 @@ UNTOUCHED: list[tuple[str, int, dict[str, Any]]] = [
     ("left alone: its finished tasks would run again", 0, {"restart": "on-failure", "replicas": "1/2"}),
     ("left alone: its finished tasks would run again", 0, {**ONE_SHOT, "inspect": MAX_ATTEMPTS}),
     ("left alone: its finished tasks would run again", 0, GLOBAL_FINISHED),
+    ("left alone: its finished tasks would run again", 0, {**GLOBAL_FINISHED, "others": "failed"}),
     ("left alone: its finished tasks would run again", 0, {"restart": "none", "replicas": "1/2", "others": "lost"}),
     ("left alone: its finished tasks would run again", 0, {"restart": "none", **ONE_SHOT, "past": ["rejected"]}),
     ("held back: its rollout is updating", 0, {**PAUSED, "rollout": "updating"}),
@@ -346,7 +347,7 @@ REFRESHED: list[tuple[str, dict[str, Any]]] = [
     ("", {"restart": "on-failure", "mode": "global", "replicas": "2/2", "past": ["failed"]}),
     ("", {"restart": "none", "replicas": "0/2", "others": "rejected", "past": ["complete"]}),
     ("", {"mounts": [("a", "/b"), ("b", "/a")]}),
-    ("to be refreshed: its tasks may restart once: the docker client sorts its mounts and ulimits (docker/cli#7226)", UNSORTED),
+    ("to be refreshed: its tasks may restart once: the docker client sorts its mounts and ulimits (docker/cli#7226)\n", UNSORTED),
 ]
 
 
