@@ -463,6 +463,24 @@ def test_a_signal_in_the_last_program(run: Run, scene: Scene, arguments: list[st
     assert run(*arguments).status == 128 + signal.SIGTERM
 
 
+def test_a_signal_while_a_program_starts(run: Run, scene: Scene) -> None:
+    # It comes when the program runs, but is not yet known to be in flight.
+    class Late(set):  # type: ignore[type-arg]
+        def update(self, groups: list[int]) -> None:  # type: ignore[override]
+            for group in groups:
+                if b"inspect" in Path(f"/proc/{group}/cmdline").read_bytes():
+                    os.kill(os.getpid(), signal.SIGTERM)
+            super().update(groups)
+
+    scene.patch.setattr(scene.script, "in_flight", Late())
+    hangs(*INSPECT)(scene)
+
+    outcome = run()
+
+    assert outcome.status == 128 + signal.SIGTERM
+    assert "hung" not in outcome.stderr
+
+
 def test_a_signal_lets_a_login_end(run: Run, scene: Scene) -> None:
     # Or docker could leave a copy of config.json behind, with the token in it.
     stop_at(scene, LOGIN, signal.SIGTERM)

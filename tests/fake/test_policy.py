@@ -166,8 +166,8 @@ def test_ulimits(names: list[str], is_sorted: bool) -> None:
 def test_defaults_are_no_difference() -> None:
     """docker service inspect fills them into Spec alone."""
     policy = {"Condition": "any", "Delay": 5000000000, "MaxAttempts": 0}
-    container = {**TEMPLATE["ContainerSpec"], "StopGracePeriod": 10000000000}
-    shown = {"RestartPolicy": policy, "ContainerSpec": container, "Runtime": "container"}
+    container = {**TEMPLATE["ContainerSpec"], "StopGracePeriod": 10000000000, "DNSConfig": {}}
+    shown = {"RestartPolicy": policy, "ContainerSpec": container, "Runtime": "container", "Resources": {}, "Placement": {}}
     stored = {"ContainerSpec": TEMPLATE["ContainerSpec"]}
 
     assert described(template=shown, PreviousSpec={"TaskTemplate": stored}).token_only
