@@ -468,7 +468,10 @@ def test_a_signal_while_a_program_starts(run: Run, scene: Scene) -> None:
     class Late(set):  # type: ignore[type-arg]
         def update(self, groups: list[int]) -> None:  # type: ignore[override]
             for group in groups:
-                if b"inspect" in Path(f"/proc/{group}/cmdline").read_bytes():
+                command = Path(f"/proc/{group}/cmdline")
+                while not command.read_bytes():  # it is about to become another program
+                    pass
+                if b"inspect" in command.read_bytes():
                     os.kill(os.getpid(), signal.SIGTERM)
             super().update(groups)
 
