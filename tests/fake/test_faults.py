@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -448,6 +449,7 @@ def test_signal(run: Run, scene: Scene, moment: tuple[str, ...], number: int) ->
 
     assert outcome.status == 128 + number
     assert outcome.stderr.count("Stopped by " + signal.Signals(number).name) == 1
+    assert not re.search(r"[A-Z][a-z]+Error", outcome.stderr)
     assert "Traceback" not in outcome.stderr
     assert scene.fakes.still_running() == []
     assert len(scene.fakes.calls_of(*UPDATE)) <= (2 if moment == UPDATE else 0)

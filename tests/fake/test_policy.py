@@ -118,7 +118,9 @@ def test_restart_policy(policy: Any, may_finish: bool) -> None:
         ([{"Source": "a", "Target": "/a"}, {"Source": "a", "Target": "/b"}], True),
         ([{"Source": "a", "Target": "/b"}, {"Source": "a", "Target": "/a"}], False),
         ([{"Target": "/tmp"}, {"Source": None, "Target": "/var"}, {"Source": "a", "Target": "/a"}], True),
-        ([{"Source": "a", "Target": "/a"}, {"Target": "/tmp"}], False)],
+        ([{"Source": "a", "Target": "/a"}, {"Target": "/tmp"}], False),
+        ([{"Target": "/tmp"}, {"Source": "A", "Target": "/a"}], True),
+        ([{"Source": "a"}, {"Source": "a", "Target": "/b"}], True)],
 )  # fmt: skip
 def test_mounts(mounts: Any, is_sorted: bool) -> None:
     assert described(template={"ContainerSpec": {"Image": "app", "Mounts": mounts}}).mounts_sorted is is_sorted

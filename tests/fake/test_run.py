@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import json
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -82,6 +84,140 @@ def test_the_story_is_on_stderr(run: Run, swarm: PretendSwarm) -> None:
     assert "2 of 2 services" in outcome.stderr
     assert "process started" not in outcome.stderr  # that is the story of the library sh
     assert "1 refreshed, 1 left alone, 0 held back, 0 held back too long, 0 failed in " in last_line(outcome)
+
+
+def story(outcome: Outcome) -> list[str]:
+    """What was said, line by line, whatever time it took."""
+    return re.sub(r"[0-9]+\.[0-9] seconds", "N seconds", outcome.stderr).splitlines()
+
+
+def a_swarm_of_all_kinds(swarm: PretendSwarm) -> None:
+    swarm.add("web")
+    swarm.add("other", "nginx:1")
+    swarm.add("job", mode="global job", **ONE_SHOT)
+    swarm.add("once", restart="none", **ONE_SHOT)
+    swarm.add("stuck", **PAUSED, hours_ago=7)
+    swarm.add("rolling", **{**PAUSED, "rollout": "updating"})
+    swarm.add("files", **UNSORTED)
+
+
+LEFT_OR_HELD = [
+    "once left alone: its finished tasks would run again",
+    "other left alone: its image is in no ECR registry",
+    "job left alone: it is a job, and would run again",
+    "stuck held back too long: its rollout is paused; to go on: docker service update --with-registry-auth stuck; "
+    "to go back: docker service rollback stuck",
+    "rolling held back: its rollout is updating",
+]
+RESTARTS = "its tasks may restart once: the docker client sorts its mounts and ulimits (docker/cli#7226)"
+
+
+def test_the_story_of_a_run(run: Run, swarm: PretendSwarm) -> None:
+    a_swarm_of_all_kinds(swarm)
+
+    outcome = run("web", "other", "job", "once", "stuck", "rolling", "files", "nix")
+
+    assert story(outcome) == [
+        "nix failed: there is no such service: see docker service ls",
+        f"Docker login succeeded for {ECR}",
+        "Running docker update swarm services registry auth",
+        *LEFT_OR_HELD,
+        f"files to be refreshed: {RESTARTS}",
+        "7 of 7 services processed",
+        "2 refreshed, 3 left alone, 1 held back, 1 held back too long, 1 failed in N seconds; missing: nix",
+    ]
+
+
+def test_the_story_of_a_dry_run(run: Run, swarm: PretendSwarm) -> None:
+    a_swarm_of_all_kinds(swarm)
+
+    outcome = run("--dry-run", "--keep-rollback", "2", "--region", REGION_US)
+
+    assert story(outcome) == [
+        f"Would log in to {ECR}, your own registry in {REGION_US}",
+        "Not running docker update swarm services registry auth",
+        LEFT_OR_HELD[0],
+        "web to be refreshed: it pulls from ECR",
+        *LEFT_OR_HELD[1:],
+        f"files to be refreshed: {RESTARTS}",
+        "7 of 7 services processed",
+        "2 to be refreshed, 0 refreshed, 3 left alone, 1 held back, 1 held back too long, 0 failed in N seconds; "
+        "missing: nothing",
+    ]
+
+
+def test_the_story_of_all_services(run: Run, swarm: PretendSwarm) -> None:
+    swarm.add("files", **UNSORTED)
+
+    assert story(run("--all-services"))[2:3] == ["files to be refreshed: as every service is"]
+
+
+def test_the_story_of_a_manager_that_does_not_lead(run: Run, swarm: PretendSwarm) -> None:
+    swarm.add("web")
+    swarm.state["leader"] = False
+
+    assert story(run("--leader-only")) == [
+        f"Docker login succeeded for {ECR}",
+        "Another manager leads the swarm, and refreshes its services",
+        "0 refreshed, 0 left alone, 0 held back, 0 held back too long, 0 failed in N seconds; missing: nothing",
+    ]
+
+
+def test_the_story_of_a_refresh_without_logins(run: Run, fakes: Fakes, swarm: PretendSwarm, home: Path) -> None:
+    write_config(home, credHelpers={ECR_US: "ecr-login"})
+    swarm.add("web")
+    swarm.add("us", f"{ECR_US}/us:1")
+    fakes.answer(HELPER, "get", stdout="{}")
+
+    outcome = run("--refresh-only")
+
+    assert sorted(story(outcome)[:2]) == [
+        f"{ECR} failed: docker holds no login for it: leave out --refresh-only",
+        f"{ECR_US} failed: no login: echo {ECR_US} | {HELPER} get",
+    ]
+    assert story(outcome)[2:] == [
+        "Running docker update swarm services registry auth",
+        f"web failed: docker is not logged in to {ECR}",
+        f"us failed: docker is not logged in to {ECR_US}",
+        "2 of 2 services processed",
+        "0 refreshed, 0 left alone, 0 held back, 0 held back too long, 4 failed in N seconds; missing: "
+        + ", ".join([*(line.split()[0] for line in story(outcome)[:2]), "web", "us"]),
+    ]
+
+
+def test_the_story_of_what_is_tried_again(run: Run, fakes: Fakes, swarm: PretendSwarm) -> None:
+    swarm.add("web")
+    fakes.answer(*swarm.update_of("web"), stderr="out of sequence", exit_status=1, times=2)
+
+    outcome = run()
+
+    assert story(outcome)[2:4] == [
+        "web to be tried again: docker service update failed with exit status 123: out of sequence",
+        "web to be tried again: docker service update failed with exit status 1: out of sequence",
+    ]
+
+
+def test_what_docker_does_not_show_is_tried_again(run: Run, fakes: Fakes, swarm: PretendSwarm) -> None:
+    swarm.add("web")
+    fakes.answer("docker", "service", "inspect", fakes.fp.any(), stdout="")
+
+    assert "web to be tried again: docker does not show it" in story(run())
+
+
+def test_it_waits_longer_before_each_further_try(
+    run: Run, fakes: Fakes, swarm: PretendSwarm, script: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert importlib.reload(script).PAUSES == (1, 3, 9)
+    monkeypatch.setattr(script, "PAUSES", (7, 8, 9))
+    (fakes.bin / "sleep").unlink()
+    for seconds in ("7", "8"):
+        fakes.answer("sleep", seconds)
+    swarm.add("web")
+    fakes.answer(*swarm.update_of("web"), stderr="out of sequence", exit_status=1, times=2)
+
+    assert run().status == 0
+
+    assert [call.argv for call in fakes.calls_of("sleep")] == [["sleep", "7"], ["sleep", "8"]]
 
 
 def test_one_inspect_for_all_services(run: Run, fakes: Fakes, swarm: PretendSwarm) -> None:
@@ -184,7 +320,8 @@ def test_the_account_s_own_registry(run: Run, fakes: Fakes, swarm: PretendSwarm,
 
     assert outcome.status == 0
     assert hosts_logged_in(fakes) == [f"{ACCOUNT}.dkr.ecr.{region}.{suffix}"]
-    assert all(call.argv[-2:] == ["--region", region] for call in fakes.calls_of(*STS))
+    asked = [*STS, "--query", "Account", "--output", "text", "--region", region]
+    assert [call.argv for call in fakes.calls_of(*STS)] == [asked]
 
 
 def test_the_profile_s_region_is_the_last_resort(run: Run, fakes: Fakes, swarm: PretendSwarm) -> None:
@@ -305,6 +442,7 @@ UNTOUCHED: list[tuple[str, int, dict[str, Any]]] = [
     ("left alone: its finished tasks would run again", 0, {**ONE_SHOT, "inspect": MAX_ATTEMPTS}),
     ("left alone: its finished tasks would run again", 0, GLOBAL_FINISHED),
     ("left alone: its finished tasks would run again", 0, {**GLOBAL_FINISHED, "others": "failed"}),
+    ("left alone: its finished tasks would run again", 0, {**GLOBAL_FINISHED, "replicas": "1/2", "listing": {}}),
     ("left alone: its finished tasks would run again", 0, {"restart": "none", "replicas": "1/2", "others": "lost"}),
     ("left alone: its finished tasks would run again", 0, {"restart": "none", **ONE_SHOT, "past": ["rejected"]}),
     ("held back: its rollout is updating", 0, {**PAUSED, "rollout": "updating"}),
@@ -448,7 +586,8 @@ def registry(number: int) -> str:
 
 
 def test_refresh_only(run: Run, fakes: Fakes, swarm: PretendSwarm, home: Path) -> None:
-    write_config(home, auths={key.format(registry(n)): LOGIN_OF_A_PERSON for n, key in enumerate(KEYS_OF_A_LOGIN)})
+    logins = {key.format(registry(n)): LOGIN_OF_A_PERSON for n, key in enumerate(KEYS_OF_A_LOGIN)}
+    write_config(home, auths={**logins, registry(0): {"identitytoken": "a person's"}})
     for number in range(len(KEYS_OF_A_LOGIN)):
         swarm.add(f"web-{number}", f"{registry(number)}/web:1")
 
@@ -800,18 +939,25 @@ def test_no_program_sees_a_terminal(run: Run, fakes: Fakes, swarm: PretendSwarm)
 # The command line
 
 
+ONLY = "--refresh-only logs in nowhere: leave out --login-only, --region and --registry"
+SPARES = "--all-services spares none: leave out --no-restart and --keep-rollback"
 USAGE = [
-    ["--no-such-option"],
-    ["--dry"],  # a later version may have two options that begin so
-    ["--refresh-only", "--login-only"],
-    ["--refresh-only", "--region", REGION],
-    ["--refresh-only", "--registry", ECR],
-    ["--all-services", "--no-restart"],
-    ["--all-services", "--keep-rollback", "2"],
-    *(["--keep-rollback", hours] for hours in ("-1", "10.01", "1e9", "nan", "inf", "-inf", "", "two")),
-    *(["--region", region] for region in ("eu", "EU-CENTRAL-1", "eu-central-1.evil.example", "-", "eu central 1",
-                                          "eu-central-1\n", "--login-only", "https://eu-central-1")),
+    (["--no-such-option"], "unrecognized arguments: --no-such-option"),
+    (["--dry"], "unrecognized arguments: --dry"),  # a later version may have two options that begin so
+    (["--refresh-only", "--login-only"], ONLY),
+    (["--refresh-only", "--region", REGION], ONLY),
+    (["--refresh-only", "--registry", ECR], ONLY),
+    (["--all-services", "--no-restart"], SPARES),
+    (["--all-services", "--keep-rollback", "2"], SPARES),
+    *(([f"--keep-rollback={hours}"], "--keep-rollback takes 0 to 10 hours")
+      for hours in ("-1", "10.01", "1e9", "nan", "inf", "-inf")),
+    *((["--keep-rollback", hours], f"argument --keep-rollback: invalid float value: '{hours}'") for hours in ("", "two")),
+    *((["--region", region], "--region takes a region such as eu-central-1")
+      for region in ("eu", "EU-CENTRAL-1", "eu-central-1.evil.example", "-", "eu central 1", "eu-central-1\n",
+                     "https://eu-central-1")),
+    (["--region", "--login-only"], "argument --region: expected one argument"),
 ]  # fmt: skip
+A_HOST = "--registry takes a host such as 123456789012.dkr.ecr.eu-central-1.amazonaws.com"
 LOOK_ALIKES = [
     "", "nginx", "public.ecr.aws", "ghcr.io", f"{ECR}.evil.example", f"evil.{ECR}", f"https://{ECR}", f"{ECR}/app",
     f"{ECR}:443", ECR.upper(), f"{ECR}\n", f" {ECR}", f"{ECR}.", ECR[1:], f"1{ECR}", ECR.replace(".dkr", "-dkr"),
@@ -819,10 +965,11 @@ LOOK_ALIKES = [
 
 
 def test_usage(run: Run, fakes: Fakes) -> None:
-    outcomes = {" ".join(arguments): run(*arguments) for arguments in USAGE}
+    outcomes = [run(*arguments) for arguments, _ in USAGE]
 
-    assert {arguments: outcome.status for arguments, outcome in outcomes.items() if outcome.status != 2} == {}
-    assert all(outcome.stdout == "" and "usage: " in outcome.stderr for outcome in outcomes.values())
+    assert [outcome.status for outcome in outcomes] == [2] * len(USAGE)
+    assert [last_line(outcome).partition(" error: ")[2] for outcome in outcomes] == [says for _, says in USAGE]
+    assert all(outcome.stdout == "" and "usage: " in outcome.stderr for outcome in outcomes)
     assert not fakes.calls
 
 
@@ -830,7 +977,7 @@ def test_a_look_alike_gets_no_token(run: Run, fakes: Fakes) -> None:
     outcomes = {host: run("--registry", host) for host in LOOK_ALIKES}
 
     assert {host: outcome.status for host, outcome in outcomes.items() if outcome.status != 2} == {}
-    assert all("--registry takes" in outcome.stderr for outcome in outcomes.values())
+    assert all(outcome.stderr.endswith(f" error: {A_HOST}\n") for outcome in outcomes.values())
     assert not fakes.calls
 
 
@@ -872,7 +1019,7 @@ def test_two_runs_wait_for_each_other(
     calls_of_the_first = len(fakes.calls)
 
     second = fakes.start_program(sys.executable, script.__file__)
-    assert b"Waiting for another run to end" in second.stderr.readline()
+    assert second.stderr.readline() == b"Waiting for another run to end\n"
     assert len(fakes.calls) == calls_of_the_first
     go_on.set()
 
