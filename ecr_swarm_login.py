@@ -41,10 +41,12 @@ PARTITIONS = {"cn": "amazonaws.com.cn", "eusc-de": "amazonaws.eu", "us-iso": "c2
 AWS_ACCOUNT = ("aws", "sts", "get-caller-identity", "--query", "Account", "--output", "text", "--region")
 LIST = ("docker", "service", "ls", "--format", "{{json .}}")
 INSPECT = ("docker", "service", "inspect", "--format", "{{json .}}")
+PS = ("docker", "service", "ps", "--no-trunc", "--no-resolve", "--format", "{{json .}}")
 TASKS = ("docker", "inspect", "--type", "task", "--format", "{{json .}}")
 UPDATE = ("docker", "service", "update", "-d", "-q", "--with-registry-auth")
 SETTLED = ("", "completed", "rollback_completed")  # UpdateStatus.State
-WAYS = "; to go on: docker service update --with-registry-auth {0}; to go back: docker service rollback {0}"
+GO_ON = "; to go on: docker service update --with-registry-auth {0}"
+WAYS = {"paused": GO_ON + "; to go back: docker service rollback {0}", "rollback_paused": GO_ON}
 RESTARTS = "its tasks may restart once: the docker client sorts its mounts and ulimits (docker/cli#7226)"
 DUE, REFRESHED, LEFT, HELD, OVERDUE, FAILED = OUTCOMES = (
     "to be refreshed", "refreshed", "left alone", "held back", "held back too long", "failed")
@@ -54,9 +56,7 @@ log = logging.getLogger("ecr_swarm_login")
 outcomes: dict[str, str] = {}  # of each service and registry, by name
 stopped_by: list[int] = []  # signals
 in_flight: set[int] = set()  # process groups that a signal ends
-
-class Failure(Exception):
-    """One line: what failed, what the program said, what to do next."""
+Failure = RuntimeError  # one line: what failed, what the program said, what to do next
 
 class File(io.FileIO):
     """A file in memory, which programs read or print to: no pipe of theirs can block us, and sh logs none of it."""
@@ -84,7 +84,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
     ended, missing = list(outcomes.values()), [name for name in outcomes if outcomes[name] == FAILED]
     status, level = (1, logging.ERROR) if missing else (3, logging.WARNING) if OVERDUE in ended else (0, logging.INFO)
     counts = ", ".join(f"{ended.count(each)} {each}" for each in OUTCOMES if each in ended or each != DUE)
-    log.log(level, "%s in %.1f seconds; missing: %s", counts, time.monotonic() - began, ", ".join(missing) or "nothing")
+    log.log(level, f"{counts} in {time.monotonic() - began:.1f} seconds; missing: {', '.join(missing) or 'nothing'}")
     return status
 
 def parse(arguments: Optional[list[str]]) -> argparse.Namespace:
@@ -100,8 +100,8 @@ def parse(arguments: Optional[list[str]]) -> argparse.Namespace:
     option("--leader-only", action="store_true", help="log in, but leave the refresh to the leading manager")
     option("--all-services", action="store_true", help="refresh all: runs jobs again, wipes logins of other registries")
     option("--no-restart", action="store_true", help="hold back services whose tasks an update would restart")
-    option("--keep-rollback", metavar="HOURS", type=float, default=0, help="leave a service alone for HOURS after a "
-           "rollout: a refresh breaks docker service rollback. 0 by default, at most 10: a token lives 12")
+    option("--keep-rollback", metavar="HOURS", type=int, choices=range(11), default=0, help="leave a service alone for "
+           "HOURS after a rollout: a refresh breaks docker service rollback. 0 by default, at most 10: tokens live 12")
     option("-n", "--dry-run", action="store_true", help="say what would be done, and why; change nothing")
     option("-q", "--quiet", action="store_true", help="warnings and errors only")
     option("--version", action="version", version="%(prog)s 1.0.0")
@@ -113,8 +113,6 @@ def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> argpa
         parser.error("--registry takes a host such as 123456789012.dkr.ecr.eu-central-1.amazonaws.com")
     if not re.fullmatch("([a-z]+(-[a-z]+)+-[0-9]+)?", options.region or ""):
         parser.error("--region takes a region such as eu-central-1")
-    if not 0 <= options.keep_rollback <= 10:
-        parser.error("--keep-rollback takes 0 to 10 hours")
     if options.refresh_only and (options.login_only or options.region or options.registry):
         parser.error("--refresh-only logs in nowhere: leave out --login-only, --region and --registry")
     if options.all_services and (options.no_restart or options.keep_rollback):
@@ -143,9 +141,9 @@ def prepare(options: argparse.Namespace) -> None:
         except BlockingIOError:
             log.log(NOTICE, "Waiting for another run to end")
             fcntl.flock(lock, fcntl.LOCK_EX)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever ignores it passes that on, and then nobody can wait
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, stop)
+        signal.signal(number, signal.SIG_IGN if signal.getsignal(number) == signal.SIG_IGN else stop)
 
 def stop(number: int, _frame: Any) -> None:
     """Handle a signal: start nothing more, end what runs."""
@@ -160,8 +158,8 @@ def run(options: argparse.Namespace) -> None:
     rows = {row["Name"]: row for row in ask(*LIST, partial=options.login_only)}  # at boot: no swarm yet
     for name in set(options.services).difference(rows):
         conclude(FAILED, "there is no such service: see docker service ls", name)
-    names = [name for name in rows if not options.services or name in options.services]
-    used = {ecr_host(rows[name].get("Image")) for name in names} - {""}
+    rows = {name: rows[name] for name in rows if not options.services or name in options.services}
+    used = {ecr_host(row.get("Image")) for row in rows.values()} - {""}
     logins = held_logins(used, options) if options.refresh_only else log_in_all(used, options)
     for host in filter(logins.get, logins):
         conclude(FAILED, logins[host], host)
@@ -171,9 +169,9 @@ def run(options: argparse.Namespace) -> None:
         log.info("Another manager leads the swarm, and refreshes its services")
         return
     log.info("%s docker update swarm services registry auth", "Not running" if options.dry_run else "Running")
-    for begin in range(0, len(names), BATCH):
-        refresh(names[begin:begin + BATCH], {host for host in logins if not logins[host]}, options)
-        log.info("%d of %d services processed", min(begin + BATCH, len(names)), len(names))
+    for begin in range(0, len(rows), BATCH):
+        refresh(dict(list(rows.items())[begin:begin + BATCH]), {host for host in logins if not logins[host]}, options)
+        log.info("%d of %d services processed", min(begin + BATCH, len(rows)), len(rows))
 
 def conclude(outcome: str, reason: str, *names: str) -> None:
     """Say what became of services or registries, and why. A later outcome replaces an earlier one."""
@@ -192,7 +190,7 @@ def log_in_all(used: set[str], options: argparse.Namespace) -> dict[str, str]:
     if not hosts and not own:
         raise Failure("No service uses ECR, and no region is set: pass --region or --registry")
     if options.dry_run:
-        log.info("Would log in to %s", ", ".join(sorted(hosts) + [f"your own registry in {region}" for region in own]))
+        log.info("Would log in to %s", ", ".join(sorted(hosts) + [f"your own registry in {each}" for each in own]))
         return dict.fromkeys(hosts, "")
     with ThreadPoolExecutor() as pool:  # an aws takes up to a second; one token serves all registries of its region
         accounts = pool.map(lambda region: program(*AWS_ACCOUNT, region), own)
@@ -219,8 +217,7 @@ def log_in(host: str, problem: str, token: File) -> str:
 def held_logins(used: set[str], options: argparse.Namespace) -> dict[str, str]:
     """By host, why docker holds no login, or "": it would send an empty one. Looks where docker/cli cli/config does."""
     try:
-        with open(f"{options.docker_folder}/config.json", "rb") as file:
-            config = json.load(file)
+        config = json.loads(io.FileIO(f"{options.docker_folder}/config.json").read())
     except (OSError, ValueError) as error:
         raise Failure(f"config.json cannot be read: {error}: leave out --refresh-only, or mend it") from None
     held = {re.sub("^https?://", "", key).split("/")[0] for key, login in (dig(config, "auths") or {}).items()
@@ -234,20 +231,19 @@ def held_logins(used: set[str], options: argparse.Namespace) -> dict[str, str]:
             problems[host] = "" if is_held else f"{problem or 'no login'}: echo {host} | docker-credential-{helper} get"
     return problems
 
-def refresh(names: list[str], hosts: set[str], options: argparse.Namespace, tries: int = 0) -> None:
-    """Look at some services, decide, update. What fails is looked at anew: something else may have updated it."""
+def refresh(rows: dict[str, Any], hosts: set[str], options: argparse.Namespace, tries: int = 0) -> None:
+    """Look at services, listed by name, decide, update. What fails is looked at anew: something may have updated it."""
     try:
-        services, problems = look_at(names)
+        services, problems = look_at(rows)
     except Failure as failure:
-        services, problems = [], dict.fromkeys(names, str(failure))
-    due = []
-    for service in sorted(services, key=lambda service: not service.may_finish):  # first, before their tasks finish
-        outcome, reason = decide(service, hosts, options)
-        if outcome == DUE and not options.dry_run:
-            due.append(service)
+        services, problems = [], dict.fromkeys(rows, str(failure))
+    verdicts = [(one, *decide(one, hosts, options)) for one in sorted(services, key=lambda one: not one.may_finish)]
+    due = [service for service, outcome, _ in verdicts if outcome == DUE and not options.dry_run]
+    for service, outcome, reason in verdicts:  # what may finish goes first, before its tasks do
         if outcome != DUE or options.dry_run or not service.mounts_sorted:  # a restart is announced
             conclude(outcome, reason, service.name)
-    problems.update(update(due, one_by_one=tries > 0) if due else {})
+    for some in [due] if due and not tries else [[service] for service in due]:  # again: for error texts of their own
+        problems.update(update(some))
     for name in [service.name for service in due if service.name not in problems]:
         outcomes[name] = REFRESHED
         with contextlib.suppress(OSError):  # whoever read it may have gone; print() would fail again at the end
@@ -257,30 +253,37 @@ def refresh(names: list[str], hosts: set[str], options: argparse.Namespace, trie
         conclude(outcome, problem, *(name for name in problems if problems[name] == problem))
     if problems and outcome != FAILED:
         program("sleep", str(PAUSES[tries]))
-        refresh(list(problems), hosts, options, tries + 1)
+        refresh({name: rows[name] for name in problems}, hosts, options, tries + 1)
 
-def look_at(names: list[str]) -> tuple[list[Service], dict[str, str]]:
+def look_at(rows: dict[str, Any]) -> tuple[list[Service], dict[str, str]]:
     """Services as they are now, and a problem for each that docker does not describe. What has gone is in neither."""
-    found = ask(*INSPECT, partial=True, stdin=File("\n".join(names)), before=(*XARGS, "-n50"))
+    found = ask(*INSPECT, partial=True, stdin=File("\n".join(rows)), before=(*XARGS, "-n50"))
     services = {item["ID"]: service_from(item) for item in found
-                if dig(item, "ID") and dig(item, "Spec", "Name") in names and dig(item, "Spec", "TaskTemplate")}
-    missing = set(names).difference(service.name for service in services.values())
-    rows = ask(*LIST) if missing else []
-    unclear = [key for key, service in services.items()  # service ls counts tasks on lost nodes as running: no help
-               if service.host and (service.may_finish or service.token_only and service.rollout not in SETTLED)]
-    ids = ask("docker", "service", "ps", "--no-trunc", "--format", "{{json .ID}}", *unclear) if unclear else []
-    slots = set()
-    tasks = ask(*TASKS, stdin=File("\n".join(ids)), before=("xargs", "-n500")) if ids else []  # no -P: in this order
-    for task in [task for task in tasks if dig(task, "ServiceID") in services]:
-        service, state = services[task["ServiceID"]], dig(task, "Status", "State")
-        slot = (service.id, task.get("Slot") or task.get("NodeID"))
-        # The newest of a slot comes first. One that was rejected, as for a dead token, never ran.
-        lost = service.mode == "Replicated" and dig(task, "DesiredState") == "shutdown" and state != "rejected"
-        service.finished |= service.may_finish and slot not in slots and (lost or state in ("complete", "failed"))
-        older = state == "running" and filled(dig(task, "Spec")) != service.template
-        service.token_only &= not older  # or else an update would resume the rollout
-        slots.add(slot)
-    return list(services.values()), dict.fromkeys(missing & {row["Name"] for row in rows}, "docker does not show it")
+                if dig(item, "ID") and dig(item, "Spec", "Name") in rows and dig(item, "Spec", "TaskTemplate")}
+    missing = set(rows).difference(service.name for service in services.values())
+    left = {row["Name"] for row in ask(*LIST)} if missing else set()
+    look_at_tasks({key: each for key, each in services.items() if each.host and (
+        each.may_finish or each.token_only and each.rollout not in SETTLED  # or fewer tasks run than are wanted
+        or not re.match(r"(\d+)/\1\b", str(rows[each.name].get("Replicas"))))})
+    return list(services.values()), dict.fromkeys(missing & left, "docker does not show it")
+
+def look_at_tasks(services: dict[str, Service]) -> None:
+    """Find out what tasks alone tell of services, by ID. The list of services counts those on lost nodes as running."""
+    rows, slots = ask(*PS, *services) if services else [], dict[str, list[Any]]()
+    for row in rows:  # the newest of a slot comes first; its name is SERVICE.SLOT, its state is Running 2 hours ago
+        slots.setdefault(str(dig(row, "Name")), []).append(row)
+    for slot, tasks in slots.items():
+        service = services.get(slot.partition(".")[0])
+        states = [str(dig(task, "CurrentState")).partition(" ")[0] for task in tasks]
+        if service and states[0] != "Rejected":  # which never ran, as for a dead token
+            lost = service.mode == "Replicated" and tasks[0].get("DesiredState") == "Shutdown"
+            service.finished |= service.may_finish and (lost or states[0] in ("Complete", "Failed"))
+            service.starting |= states[0] in ("Assigned", "Accepted", "Preparing") and "Rejected" not in states
+    wanted = [row["ID"] for row in rows if dig(row, "ID") and dig(row, "DesiredState") == "Running"]
+    for task in ask(*TASKS, stdin=File("\n".join(wanted)), before=("xargs", "-n500")) if wanted else []:
+        service = services.get(dig(task, "ServiceID"))
+        if service and dig(task, "Status", "State") == "running":  # or else an update would resume the rollout
+            service.token_only &= filled(dig(task, "Spec")) == service.template
 
 def service_from(item: dict[str, Any]) -> Service:
     """All that decides about a service, from docker service inspect."""
@@ -297,18 +300,18 @@ def service_from(item: dict[str, Any]) -> Service:
         host=ecr_host(dig(template, "ContainerSpec", "Image")),  # empty if it is not ECR
         rollout=dig(status, "State") or "",
         age=time.time() - began,  # seconds since the rollout ended, or began, or else since any update
-        token_only=filled(dig(previous, "TaskTemplate")) == template  # the rollout changes no task; see look_at(), too
+        token_only=dig(status, "State") == "rollback_paused" and not previous  # the rollout changes no task, if
+        or filled(dig(previous, "TaskTemplate")) == template  # look_at_tasks() finds none that runs an older spec
         and dig(previous, "EndpointSpec") == dig(spec, "EndpointSpec"),
         may_finish=(policy["Condition"] or "any") != "any" or bool(policy["MaxAttempts"]),  # an update runs it again
-        finished=False,  # whether the newest task of a slot has, or was lost: look_at() finds out
+        finished=False, starting=False,  # whether a task has ended for good, is about to run: look_at_tasks() finds out
         mounts_sorted=places == sorted(places) and limits == sorted(limits))
 
-def filled(template: Any) -> dict[str, Any]:
+def filled(task: Any) -> dict[str, Any]:
     """With the defaults that docker service inspect fills in (swarmkit api/defaults), but in Spec alone."""
-    policy = {"Condition": "any", "Delay": 5 * 10 ** 9, "MaxAttempts": 0, **(dig(template, "RestartPolicy") or {})}
-    container = {"StopGracePeriod": 10 ** 10, "DNSConfig": {}, **(dig(template, "ContainerSpec") or {})}
-    rest = {"Runtime": "container", "Resources": {}, "Placement": {}, **(template or {})}
-    return {**rest, "ContainerSpec": container, "RestartPolicy": policy}
+    return {"Runtime": "container", "Resources": {}, "Placement": {}, **(task or {}),
+            "RestartPolicy": {"Condition": "any", "Delay": 5e9, "MaxAttempts": 0, **(dig(task, "RestartPolicy") or {})},
+            "ContainerSpec": {"StopGracePeriod": 1e10, "DNSConfig": {}, **(dig(task, "ContainerSpec") or {})}}
 
 def decide(service: Service, hosts: set[str], options: argparse.Namespace) -> tuple[str, str]:
     """What becomes of a service, given the registries that docker is logged in to, and why. Pure."""
@@ -325,20 +328,17 @@ def decide(service: Service, hosts: set[str], options: argparse.Namespace) -> tu
         return held, f"its mode is {service.mode}, which this version does not know"
     # A refresh that met an outage of the registry stays paused, but has nothing to roll out: it can go on.
     if service.rollout not in SETTLED and not service.token_only:
-        ways = WAYS.format(service.name) if "paused" in service.rollout else ""
-        return held, f"its rollout is {service.rollout}{ways}"
+        return held, f"its rollout is {service.rollout}" + WAYS.get(service.rollout, "").format(service.name)
     if service.rollout == "completed" and not service.token_only and abs(service.age) < options.keep_rollback * 3600:
-        return LEFT, f"docker service rollback is kept for {options.keep_rollback:g} hours"
+        return LEFT, f"docker service rollback is kept for {options.keep_rollback} hours"
     if service.finished:
         return LEFT, "its finished tasks would run again"
-    if service.mounts_sorted:
-        return DUE, "it pulls from ECR"
-    return held if options.no_restart else DUE, RESTARTS
+    if service.starting and held == HELD:  # swarmkit orchestrator/task.go IsTaskDirty; later its token may be dead
+        return HELD, "its tasks are starting, and an update would start them once more"
+    return (DUE, "it pulls from ECR") if service.mounts_sorted else (held if options.no_restart else DUE, RESTARTS)
 
-def update(services: list[Service], one_by_one: bool) -> dict[str, str]:
+def update(services: list[Service]) -> dict[str, str]:
     """Have swarm store the token that docker holds: the one step that changes the swarm. Returns problems by name."""
-    if one_by_one:  # for an error text of its own
-        return {each.name: problem for each in services for problem in [program(*UPDATE, each.id)[0]] if problem}
     # xargs, for it starts programs faster than any library. Docker prints the ID of each service that it updated.
     problem, done = program(*UPDATE, stdin=File("\n".join(service.id for service in services)), before=(*XARGS, "-n1"))
     return {service.name: problem or "docker did not confirm" for service in services if service.id not in done.text()}
@@ -384,15 +384,15 @@ def program(*command: str, stdin: Optional[File] = None, before: tuple[str, ...]
     in_flight.discard(running.pid)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(running.pid, signal.SIGKILL)  # what it left behind
-    return explain(" ".join(command[:3]), status, " ".join(stderr.text().split())[-500:]), stdout
+    return explain(" ".join(command[:3]), status, re.sub(r"[\s\0-\37]+", " ", stderr.text())[-500:]), stdout
 
 def explain(name: str, status: int, said: str) -> str:
     """What went wrong with a program, in one line, or ""."""
     if said and not status and "docker login" not in name:  # docker warns at each login that it stores it
         log.info("%s succeeded, and said: %s", name, said)
     hung = f"hung, and was killed after {PROGRAM_SECONDS} seconds"
-    known = {124: hung, 137: hung, 126: "cannot be executed", 127: "is not installed, or not on the PATH"}
-    what = known.get(status, f"failed with exit status {status}" if status > 0 else f"was killed by signal {-status}")
+    says = {123: "failed", 124: hung, 137: hung, 126: "cannot be executed", 127: "is not installed, or not on the PATH"}
+    what = says.get(status, f"failed with exit status {status}" if status > 0 else f"was killed by signal {-status}")
     return f"{name} {what}: {said or 'it said nothing'}" if status else ""
 
 if __name__ == "__main__":

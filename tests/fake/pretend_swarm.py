@@ -35,6 +35,7 @@ OPTIONS_WITHOUT_VALUE = {
     "--detach",
     "-q",
     "--quiet",
+    "--no-resolve",
     "--no-trunc",
     "--password-stdin",
     "--with-registry-auth",
@@ -201,7 +202,7 @@ class PretendSwarm:
 
     def _service_ps(self, options: dict, names: list[str], *_: Any) -> Answer:
         found = [self._find(name) for name in names]
-        rows = [ps_row(service, task) for service in found if service for task in all_tasks(service)]
+        rows = [ps_row(service, task) for service in found if service for task in in_order(all_tasks(service))]
         gone = [name for name in names if not self._find(name)]
         if {"-q", "--quiet"} & set(options):
             options = {"--format": "{{.ID}}"}
@@ -224,6 +225,8 @@ class PretendSwarm:
 
 # The services
 
+
+STARTING = ("pending", "assigned", "accepted", "preparing")  # what comes before a task's container
 
 # What a test or the demo may say of a service, and what it is if nobody says.
 FACTS: dict[str, Any] = {
@@ -558,16 +561,23 @@ def put(document: dict, path: str, value: Any) -> None:
         del document[field]
 
 
+def in_order(tasks: list[dict]) -> list[dict]:
+    """Slot by slot, the newest first."""
+    return sorted(tasks, key=lambda task: (task["slot"], -task["generation"]))
+
+
 def ps_row(service: Service, task: dict) -> dict:
-    """A row of `docker service ps --no-trunc`."""
-    ended = task["state"] not in ("running", "preparing")
+    """A row of `docker service ps --no-trunc --no-resolve`."""
+    ended = task["state"] not in ("running", *STARTING)
+    place = f"node-{task['slot']}" if service["mode"] == "global" else task["slot"]
+    state = "running" if task["state"] == "lost" else task["state"]
     return {
         "ID": task["id"],
-        "Name": f"{service['name']}.{task['slot']}",
+        "Name": f"{service['id']}.{place}",
         "Image": task["image"],
         "Node": f"node-{task['slot']}",
         "DesiredState": "Shutdown" if ended else "Running",
-        "CurrentState": f"{task['state'].capitalize()} 2 hours ago",
+        "CurrentState": f"{state.capitalize()} 2 hours ago",
         "Error": f"No such image: {task['image']}" if task["state"] == "rejected" else "",
         "Ports": "",
     }
@@ -592,7 +602,7 @@ def task_inspection(service: Service, task: dict) -> dict:
         "Spec": task_template(service, task["image"]),
         "Status": status,
         # Swarm wants none of the tasks that have ended, restarted or not.
-        "DesiredState": "running" if state in ("running", "preparing") else "shutdown",
+        "DesiredState": "running" if state in ("running", *STARTING) else "shutdown",
     }
 
 

@@ -10,6 +10,8 @@ import logging
 import os
 import re
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +32,7 @@ AWS = ("aws", "ecr", "get-login-password", "--region", "eu-central-1")
 HELPER = "docker-credential-helper"
 ECR_OTHER_ACCOUNT = ECR.replace(ACCOUNT, "999999999999")
 TOKEN = "secret-eu-central-1-of-the-test"
+STUCK = {"rollout": "paused", "previous": f"{ECR}/app:2"}  # a refresh that met an outage
 ONCE = {"replicas": "0/1", "restart": "none"}
 SECOND_OF_TWO = {"replicas": "1/2", "restart": "on-failure"}
 
@@ -246,18 +249,18 @@ TABLE = [
     Row("list of null", says(*LS, stdout="null\n", times=9), "failed: ", 1, ""),
     Row("list without names", says(*LS, stdout='{"ID": "1"}\n', times=9), "failed: ", 1, ""),
     Row("inspect cut short", says(*INSPECT, stdout="", signal=9), "terminated by signal 9", 0, ALL),
-    Row("tasks cut short", both(add("once", **ONCE), says(*TASKS, signal=9)), "terminated by signal 9", 0, ALL),
+    Row("tasks cut short", both(add("stuck", **STUCK), says(*TASKS, signal=9)), "terminated by signal 9", 0, "stuck us web"),
     Row("list of tasks cut short", half_of_the_tasks, "docker service ps was killed by signal 9", 0, ALL),
     # updates
     Row("web goes before its update", after(*UPDATE, then=removed("web")), "0 failed", 0, "us"),
     Row("out of sequence once", update_of("web", stderr="out of sequence", exit_status=1), "2 refreshed", 0, ALL),
     Row("three times", update_of("web", stderr="update out of sequence", exit_status=1, times=3), "sequence", 0, ALL),
     Row("always", update_of("web", stderr="update out of sequence", exit_status=1, times=9),
-        "web failed: docker service update failed with exit status 1: update out of sequence", 1, "us"),
+        "web failed: docker service update failed: update out of sequence", 1, "us"),
     Row("an update is killed", update_of("web", signal=9), "2 refreshed", 0, ALL),
-    Row("an update is always killed", update_of("web", signal=9, times=9), "update was killed by signal 9", 1, "us"),
+    Row("an update is always killed", update_of("web", signal=9, times=9), "web failed: docker service update failed with exit status 125", 1, "us"),
     Row("an update ends with 255", update_of("web", exit_status=255), "2 refreshed", 0, ALL),
-    Row("an update ends with 125", update_of("web", stderr="bad flag", exit_status=125, times=9), "125: bad", 1, "us"),
+    Row("an update ends with 125", update_of("web", stderr="bad flag", exit_status=125, times=9), "web failed: docker service update failed: bad flag", 1, "us"),
     Row("an update hangs", both(impatient, update_of("web", orders=["child", "hang"])), "to be tried again", 0, ALL),
     Row("an update warns", update_of("web", stdout="{id}", stderr="digest"), "digest", 0, ALL),
 ]
@@ -418,7 +421,16 @@ def test_the_check_for_secrets_sees_the_log_of_sh(run: Run, scene: Scene, debug_
 
 
 def stop_at(scene: Scene, call: tuple[str, ...], number: int) -> None:
-    scene.fakes.when(*call, do=lambda: os.kill(os.getpid(), number))
+    """Send the signal when this program is called, which is answered when the signal has been seen."""
+
+    def stop() -> None:
+        stopped_by = scene.script.stopped_by  # of this run
+        signal.pthread_kill(threading.main_thread().ident or 0, number)  # wakes it, if it waits for a program
+        deadline = time.monotonic() + 10
+        while not stopped_by and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+    scene.fakes.when(*call, do=stop)
 
 
 MOMENTS = [
@@ -426,6 +438,7 @@ MOMENTS = [
     (AWS, signal.SIGTERM),
     (LOGIN, signal.SIGTERM),
     (INSPECT, signal.SIGTERM),
+    (PS, signal.SIGTERM),
     (TASKS, signal.SIGTERM),
     (UPDATE, signal.SIGTERM),
     (AWS, signal.SIGINT),
@@ -440,7 +453,8 @@ def test_signal(run: Run, scene: Scene, moment: tuple[str, ...], number: int) ->
     for name in ("a", "b", "c"):
         add(name)(scene)
         update_of(name, orders=["hang"])(scene)  # none ends before the signal comes
-    for name in ("us", "web"):
+    add("stuck", **STUCK)(scene)
+    for name in ("us", "web", "stuck"):
         update_of(name, orders=["hang"])(scene)
     add("once", **ONCE)(scene)
     stop_at(scene, moment, number)

@@ -21,7 +21,7 @@ def service(**facts: Any) -> SimpleNamespace:
     """A plain, healthy, long-running service, but for FACTS."""
     plain = {
         "id": "id", "name": "web", "host": ECR, "mode": "Replicated", "rollout": "", "age": 24 * HOUR,
-        "token_only": False, "may_finish": False, "finished": False,
+        "token_only": False, "may_finish": False, "finished": False, "starting": False,
         "mounts_sorted": True, "template": {}}  # fmt: skip
     return SimpleNamespace(**{**plain, **facts})
 
@@ -52,6 +52,7 @@ def options(**chosen: Any) -> SimpleNamespace:
         (HELD, "rollback_started", {"rollout": "rollback_started", "age": HOUR}, {}),
         (HELD, "docker service update --with-registry-auth web", PAUSED, {}),
         (HELD, "docker service rollback web", PAUSED, {}),
+        (HELD, "docker service update --with-registry-auth web", {**PAUSED, "rollout": "rollback_paused"}, {}),
         (HELD, "rollback_paused", {"rollout": "rollback_paused", "age": HOUR}, {}),
         (HELD, "unheard_of", {"rollout": "unheard_of", "age": HOUR}, {}),
         (OVERDUE, "paused", {**PAUSED, "age": 6 * HOUR}, {}),
@@ -63,6 +64,10 @@ def options(**chosen: Any) -> SimpleNamespace:
         (DUE, "", {"rollout": "updating", "token_only": True}, {}),
         # a rollout goes before what its tasks are like meanwhile
         (HELD, "paused", {**PAUSED, "may_finish": True, "finished": True}, {}),
+        # tasks that are pulling
+        (HELD, "tasks are starting", {"starting": True, "age": HOUR}, {}),
+        (DUE, "", {"starting": True, "age": 6 * HOUR}, {}),
+        (LEFT, "would run again", {"starting": True, "finished": True, "age": HOUR}, {}),
         # mounts
         (DUE, "tasks may restart once", {"mounts_sorted": False}, {}),
         (OVERDUE, "tasks may restart once", {"mounts_sorted": False}, {"no_restart": True}),
