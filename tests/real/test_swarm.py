@@ -18,11 +18,13 @@ import table
 from case import SCRIPT, SEED, Case
 from engines import Unavailable
 from lab import OTHER_ACCOUNT, OTHER_REGION, PRIVATE, REGION, Lab, ecr_host, wait_until
+from registries import REGISTRIES
 
 # Engine, client and AWS CLI. Only the first two run all cases, the others those that the
 # engine or the client might see in another way.
 STACKS = [("20.10", "20.10", "v1"), ("26.1", "26.1", "v2"),
           ("20.10", "26.1", "v1"), ("testing", "testing", "v1")]
+ADDRESS = REGISTRIES[REGION][0]
 stacks = pytest.mark.parametrize("stack", STACKS[:2], ids="-".join, indirect=True)
 more_stacks = pytest.mark.parametrize("stack", STACKS, ids="-".join, indirect=True)
 
@@ -446,6 +448,73 @@ def paused_refresh(case, name):
     service = case.lab.service(name)
     assert service["PreviousSpec"] == service["Spec"]
     return label
+
+
+@stacks
+def test_tasks_that_are_pulling(case, verdict):
+    """Tasks that are still pulling their image when a run comes"""
+    # given
+    worker = case.lab.workers[0]
+    constraint, label = case.label()
+    case.give(worker, label)
+    login = another_login(case)
+    with no_answer_from_registries(worker):
+        case.create("web", "--replicas", "3", "--update-delay", "1s", constraint, config=login)
+        wait_until(lambda: case.lab.states("web") == ["preparing"] * 3, "three tasks are pulling")
+        pulling = case.task_ids("web")
+        # when
+        result = case.refresh()
+    # then
+    assert result.returncode == 0, result
+    replaced = case.seen(lambda: case.task_ids("web") != pulling, by=[SEED])
+    verdict("replaced, one by one, as they come up" if replaced else "come up, and stay",
+            seed="replaced, one by one, as they come up", script="come up, and stay")
+    case.runs("web", 3)
+
+
+def another_login(case):
+    """A login as good as the manager's own, and not the same, as AWS hands out another token each time."""
+    folder = case.manager.home / "another"
+    case.lab.login(case.manager, config=folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["auths"] = {f"https://{host}": login for host, login in config["auths"].items()}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@contextlib.contextmanager
+def no_answer_from_registries(node):
+    rule = ["OUTPUT", "-d", ADDRESS, "-j", "DROP"]
+    node.run(["iptables", "-A", *rule], check=True)
+    try:
+        yield
+    finally:
+        node.run(["iptables", "-D", *rule], check=True)
+
+
+@stacks
+def test_refresh_that_rolled_itself_back(case, verdict):
+    """A refresh that met an outage, whose automatic rollback met it, too"""
+    # given
+    worker = case.lab.workers[0]
+    constraint, label = case.label()
+    case.give(case.manager, label)
+    case.create("web", "--mode", "global", "--update-failure-action", "rollback", "--update-monitor", "2s", constraint)
+    case.runs("web")
+    worker.ip(f"route add blackhole {ADDRESS}/32")
+    case.give(worker, label)
+    case.rejected("web")
+    case.lab.rotate()
+    case.lab.login(case.manager)
+    case.update("web", "--with-registry-auth")
+    case.rollout_is("web", "rollback_paused")
+    worker.ip(f"route del blackhole {ADDRESS}/32")
+    # when
+    result = case.refresh()
+    # then
+    assert result.returncode == 0, result
+    healed = case.seen(lambda: len(case.running("web")) == 2)
+    verdict("heals" if healed else "stays stuck", seed="heals", script="heals")
 
 
 # Fails when it is told to, so that a refresh surely lands in the middle of the rollout.
