@@ -452,6 +452,9 @@ UNTOUCHED: list[tuple[str, int, dict[str, Any]]] = [
     ("held back: its rollout is unheard_of", 0, {**PAUSED, "rollout": "unheard_of"}),
     ("held back: its rollout is paused", 0, {**PAUSED, "hours_ago": 5.9}),
     ("held back: its mode is ", 0, UNKNOWN_MODE),
+    ("held back: its tasks are starting", 0, {"replicas": "1/2", "others": "preparing"}),
+    ("held back: its tasks are starting", 0, {"replicas": "0/1", "others": "assigned", "restart": "none"}),
+    ("held back: its tasks are starting", 0, {"mode": "global", "replicas": "1/2", "others": "accepted"}),
     # a loop ran meanwhile: the previous spec is the spec, and only the tasks still show what is rolled out
     ("held back: its rollout is paused", 0, {**PAUSED, "previous": f"{ECR}/app:2", "oldest": f"{ECR}/app:1"}),
     ("held back: its rollout is paused", 0, {**PAUSED, "previous": f"{ECR}/app:2", "inspect": PORTS}),
@@ -478,6 +481,11 @@ REFRESHED: list[tuple[str, dict[str, Any]]] = [
     # a refresh that met an outage of the registry: nothing is left to roll out
     ("", {"rollout": "paused", "previous": f"{ECR}/app:2"}),
     ("", {"rollout": "paused", "previous": f"{ECR}/app:2", "replicas": "1/2", "others": "rejected"}),
+    ("", {"rollout": "rollback_paused", "replicas": "1/2", "others": "rejected"}),
+    # tasks that swarm places nowhere, or that pull in vain, or for too long
+    ("", {"replicas": "1/2", "others": "pending"}),
+    ("", {"replicas": "1/2", "others": "preparing", "past": ["rejected"]}),
+    ("", {"replicas": "1/2", "others": "preparing", "hours_ago": 7}),
     # what has ended was of another spec, and does not count
     ("", {"rollout": "paused", "previous": f"{ECR}/app:2", "past": ["shutdown", "failed"]}),
     # nor does a former end in a slot in which something runs again, or was not let in
