@@ -37,8 +37,9 @@ e2e: .venv/ready  ## the promise, on real swarms in network namespaces; needs ro
 e2e-systemd: .venv/ready  ## the units, on a booted system; needs root
 	.venv/bin/python -m pytest -q tests/real/test_systemd.py
 
+# With the Python that the script's first line names, if that has sh: so do its users.
 bench: .venv/ready  ## how fast it is, next to a plain loop, on a real swarm; needs root
-	.venv/bin/python tests/real/bench.py
+	python=$$(/usr/bin/python3 -c 'import sh' 2>&- && echo /usr/bin/python3 || echo .venv/bin/python); $$python tests/real/bench.py
 
 install:  ## copy the script and its units to $DESTDIR$PREFIX/bin and /etc/systemd/system
 	@test -n "$(DESTDIR)" || /usr/bin/python3 -c 'import sh' || \
