@@ -1,11 +1,21 @@
-#!/usr/bin/python3
+#!/usr/bin/python3 -I
 """Give every Docker Swarm service that pulls from AWS ECR a fresh token, and change nothing else.
 
   ecr_swarm_login.py --dry-run                say what would become of each service, and why
   ecr_swarm_login.py --region eu-central-1    log in, there too, and refresh
 
-Exit status: 0 all well, 1 something failed, 2 usage, 3 only held back for too long, 128+n stopped by signal n.
+Exit status: 0 all well, 1 something failed, 2 usage, 3 only held back for too long,
+128+n stopped by signal n.
 """
+
+import os
+import sys
+
+# The first line keeps out what lies beside this file, in PYTHONPATH and in a user's folder: root
+# runs it. Another Python that was named, a virtual environment's, starts itself again that way.
+if __name__ == "__main__" and not sys.flags.isolated:
+    os.execv(sys.executable, [sys.executable, "-I", *sys.argv])
+
 import argparse
 import calendar
 import contextlib
@@ -13,387 +23,1340 @@ import fcntl
 import io
 import json
 import logging
-import os
 import pwd
+import random
 import re
+import shutil
 import signal
-import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace as Service  # its fields: service_from()
+from dataclasses import dataclass, field
 from typing import Any, Optional
 
-try:
+with contextlib.suppress(ImportError):  # --help and --version do without
     import sh
-except ImportError:
-    sys.exit(f"ecr_swarm_login: {sys.executable} has no library sh: apt-get install python3-sh, or pip3 install 'sh<3'")
 
-PROGRAM_SECONDS = 60  # what takes longer hangs, and is killed with its children
-XARGS = ("xargs", "-r", f"-P{min(16, 4 * (os.cpu_count() or 1))}")  # more gain nothing: docker's start is CPU-bound
+
+# What is fixed ------------------------------------------------------------------------------------
+
+RUN_SECONDS = 240  # of one run; eight of them and their pauses fit into the unit's TimeoutStartSec
+PROGRAM_SECONDS = 60  # of one program: what takes longer hangs, and is killed with its children
+UNASKED_SECONDS = 10  # of an aws that asks for a registry which no service and nobody has named
+KILL_SECONDS = 5  # between SIGTERM and SIGKILL
+TRY_SECONDS = 60  # between the runs of --tries
+PAUSES = (
+    1,
+    3,
+    9,
+)  # seconds before each further try: a daemon that restarts takes some, a new leader
 BATCH = 200  # services looked at, then updated: the fewer, the less happens in between
-PAUSES = (1, 3, 9)  # seconds before each further try: a daemon that restarts, or a new leader, takes some
-OVERDUE_SECONDS = 6 * 3600  # half a token's life
-ECR_HOST = re.compile(  # match whole hosts: a look-alike would get a token; amazon-ecr-credential-helper api/client.go
-    r"[0-9]{12}\.dkr[.-]ecr(?:-fips)?\.([a-z0-9][a-z0-9-]*)\.(?:amazonaws\.com(?:\.cn)?|amazonaws\.eu|on\.aws"
-    r"|on\.amazonwebservices\.com\.cn|sc2s\.sgov\.gov|c2s\.ic\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)")
-PARTITIONS = {"cn": "amazonaws.com.cn", "eusc-de": "amazonaws.eu", "us-iso": "c2s.ic.gov", "us-isob": "sc2s.sgov.gov",
-              "us-isof": "csp.hci.ic.gov", "eu-isoe": "cloud.adc-e.uk"}
-AWS_ACCOUNT = ("aws", "sts", "get-caller-identity", "--query", "Account", "--output", "text", "--region")
+LONG_HOURS = 6  # half a token's life
+
+# More at a time gain nothing: the start of the docker client takes all processors.
+AT_ONCE = min(16, 4 * (os.cpu_count() or 1))
+XARGS = ("xargs", "-r", f"-P{AT_ONCE}")
+
+# Whole hosts only: a look-alike would get a token; amazon-ecr-credential-helper, api/client.go.
+ECR_HOST = re.compile(
+    r"[0-9]{12}\.dkr[.-]ecr(?:-fips)?\.([a-z0-9][a-z0-9-]*)\."
+    r"(?:amazonaws\.com(?:\.cn)?|amazonaws\.eu|on\.aws|on\.amazonwebservices\.com\.cn"
+    r"|sc2s\.sgov\.gov|c2s\.ic\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)"
+)
+# Where a region's name begins so, its registries are elsewhere than in amazonaws.com.
+PARTITIONS = {
+    "cn": "amazonaws.com.cn",
+    "eusc-de": "amazonaws.eu",
+    "us-iso": "c2s.ic.gov",
+    "us-isob": "sc2s.sgov.gov",
+    "us-isof": "csp.hci.ic.gov",
+    "eu-isoe": "cloud.adc-e.uk",
+}
+
+AWS_TOKEN = ("aws", "ecr", "get-login-password", "--region")
+AWS_ACCOUNT = ("aws", "sts", "get-caller-identity", "--query", "Account", "--output", "text")
+AWS_REGION = ("aws", "configure", "get", "region")
+LOGIN = ("docker", "login", "--username", "AWS", "--password-stdin")
+PROOF = ("docker", "login")
+INFO = ("docker", "info", "--format", "{{.Swarm.LocalNodeState}} {{.Swarm.ControlAvailable}}")
+LEADER = ("docker", "node", "inspect", "self", "--format", "{{.ManagerStatus.Leader}}")
 LIST = ("docker", "service", "ls", "--format", "{{json .}}")
 INSPECT = ("docker", "service", "inspect", "--format", "{{json .}}")
-PS = ("docker", "service", "ps", "--no-trunc", "--no-resolve", "--format", "{{json .}}")
-TASKS = ("docker", "inspect", "--type", "task", "--format", "{{json .}}")
+STATUS = ("docker", "service", "inspect", "--format", "{{.ID}} {{json .UpdateStatus}}")
+TASKS = ("docker", "service", "ps", "--no-trunc", "--no-resolve", "--format", "{{json .}}")
+WANTED = ("--filter", "desired-state=ready", "--filter", "desired-state=running")
+SPECS = ("docker", "inspect", "--type", "task", "--format", "{{json .}}")
 UPDATE = ("docker", "service", "update", "-d", "-q", "--with-registry-auth")
+
+# The docker client then goes on without any login, and sends an empty one.
+CONFIG_IS_BROKEN = "Error loading config file"
+# What it says when a credential helper gave it a login that is good, but stores none: helpers
+# before 0.9.0 (amazon-ecr-credential-helper#102). Anything else is no proof.
+GOOD_BUT_NOT_STORED = ("Authenticating with existing credentials", "Error saving credentials")
+NOT_GOOD = ("Login did not succeed", "invalid or expired")
+
+JOBS = ("ReplicatedJob", "GlobalJob")
+MODES = ("Replicated", "Global")
 SETTLED = ("", "completed", "rollback_completed")  # UpdateStatus.State
-GO_ON = "; to go on: docker service update --with-registry-auth {0}"
-WAYS = {"paused": GO_ON + "; to go back: docker service rollback {0}", "rollback_paused": GO_ON}
-RESTARTS = "its tasks may restart once: the docker client sorts its mounts and ulimits (docker/cli#7226)"
+HEADLINE = "Running docker update swarm services registry auth"
+# Task states that an update with another token does not spare: swarm replaces such tasks when they
+# serve already (swarmkit orchestrator/task.go, IsTaskDirty).
+WAITING = ("New", "Allocated", "Pending", "Assigned", "Accepted", "Preparing")
+SERVING = ("Ready", "Starting", "Running")
+
+# What is said of a service; {0} is the Service.
+NO_TAG = (
+    "its image has neither tag nor digest, and the docker client would deploy {0.image}:latest;"
+    " to give it one: docker service update --with-registry-auth --image {0.image}:TAG {0.name}"
+)
+ROLLOUT = (
+    "its rollout is {0.rollout}, see docker service ps {0.name};"
+    " to go on: docker service update --with-registry-auth {0.name}"
+)
+BACK = "; to go back: docker service rollback {0.name}"
+WAY_BACK = {"updating": BACK, "paused": BACK}
+ALL_THE_SAME = "; to refresh it all the same: ecr_swarm_login.py --all-services {0.name}"
+CHOOSE = "some tasks have finished, and would run again; others need the token" + ALL_THE_SAME
+PART_ENDED = "some tasks have finished, and would run again" + ALL_THE_SAME
+RESTARTS = (
+    "its tasks may restart once: the docker client sorts its mounts and ulimits (docker/cli#7226)"
+)
+UNFORESEEN = (
+    "the update replaces its tasks, which nobody could see before it: docker writes the spec"
+    " in another way than it was written, as after an upgrade"
+)
+
 DUE, REFRESHED, LEFT, HELD, OVERDUE, FAILED = OUTCOMES = (
-    "to be refreshed", "refreshed", "left alone", "held back", "held back too long", "failed")
+    "to be refreshed",
+    "refreshed",
+    "left alone",
+    "held back",
+    "held back too long",
+    "failed",
+)
 NOTICE = logging.INFO + 5
 LEVELS = {HELD: NOTICE, OVERDUE: logging.WARNING, FAILED: logging.ERROR}
+PRIORITIES = {logging.INFO: 6, NOTICE: 5, logging.WARNING: 4, logging.ERROR: 3}  # sd-daemon(3)
 log = logging.getLogger("ecr_swarm_login")
-outcomes: dict[str, str] = {}  # of each service and registry, by name
-stopped_by: list[int] = []  # signals
-in_flight: set[int] = set()  # process groups that a signal ends
-Failure = RuntimeError  # one line: what failed, what the program said, what to do next
 
-class File(io.FileIO):
-    """A file in memory, which programs read or print to: no pipe of theirs can block us, and sh logs none of it."""
-    def __init__(self, content: str = "") -> None:
-        super().__init__(os.memfd_create("ecr_swarm_login"), "r+")
-        fcntl.fcntl(self, fcntl.F_SETFL, os.O_APPEND)  # or programs side by side print over each other's lines
-        self.write(content.encode())
 
-    def text(self) -> str:
-        """Its content, of whatever encoding."""
-        return os.pread(self.fileno(), os.fstat(self.fileno()).st_size, 0).decode(errors="replace").strip()
+class Failure(Exception):
+    """One line: what failed, what the program said, what to do next."""
+
+
+class Stopped(Exception):
+    """A signal came: nothing more is to be started."""
+
 
 def main(arguments: Optional[list[str]] = None) -> int:
-    """Run once, and say how it ended. Returns the exit status."""
-    began, options = time.monotonic(), parse(arguments)
+    """Run, once or until it goes well, and say how it ended. Returns the exit status."""
+    options = parse(arguments)
+    if "sh" not in sys.modules:
+        print(
+            f"ecr_swarm_login: {sys.executable} has no library sh:"
+            " apt-get install python3-sh, or pip3 install 'sh<3'",
+            file=sys.stderr,
+        )
+        return 1
+    programs = Programs()
+    prepare(programs, options.quiet)
     try:
-        prepare(options)
-        run(options)
-    except KeyboardInterrupt:  # while it waited for another run
-        return 128 + signal.SIGINT
-    except Exception as failure:  # noqa: BLE001 - one line is all that a person should read
-        conclude(FAILED, str(failure) if isinstance(failure, (Failure, OSError)) else repr(failure), "the run")
-    if stopped_by:
-        return 128 + stopped_by[0]
-    ended, missing = list(outcomes.values()), [name for name in outcomes if outcomes[name] == FAILED]
-    status, level = (1, logging.ERROR) if missing else (3, logging.WARNING) if OVERDUE in ended else (0, logging.INFO)
-    counts = ", ".join(f"{ended.count(each)} {each}" for each in OUTCOMES if each in ended or each != DUE)
-    log.log(level, f"{counts} in {time.monotonic() - began:.1f} seconds; missing: {', '.join(missing) or 'nothing'}")
-    return status
+        for tries_left in reversed(range(options.tries)):
+            status = run_once(programs, options)
+            if status != 1 or not tries_left:
+                return status
+            log.log(NOTICE, "Trying again in %d seconds, %d more", TRY_SECONDS, tries_left)
+            programs.begin()
+            programs.run("sleep", str(TRY_SECONDS), seconds=2 * TRY_SECONDS)
+    except Stopped:
+        pass
+    return 128 + programs.stopped_by
+
+
+# The command line ---------------------------------------------------------------------------------
+
 
 def parse(arguments: Optional[list[str]]) -> argparse.Namespace:
-    """The command line. Exits with status 2 if it makes no sense."""
-    parser = argparse.ArgumentParser(usage="%(prog)s [options] [SERVICE ...]", description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    option = parser.add_argument
-    option("services", nargs="*", metavar="SERVICE", help="only these services, by name")
-    option("--region", help="also log in to this account's own registry there")
-    option("--registry", metavar="HOST", action="append", default=[], help="also log in to this registry; repeatable")
-    option("--login-only", action="store_true", help="log in and stop, as when a manager boots")
-    option("--refresh-only", action="store_true", help="refresh with the logins that docker has, as from a helper")
-    option("--leader-only", action="store_true", help="log in, but leave the refresh to the leading manager")
-    option("--all-services", action="store_true", help="refresh all: runs jobs again, wipes logins of other registries")
-    option("--no-restart", action="store_true", help="hold back services whose tasks an update would restart")
-    option("--keep-rollback", metavar="HOURS", type=int, choices=range(11), default=0, help="leave a service alone for "
-           "HOURS after a rollout: a refresh breaks docker service rollback. 0 by default, at most 10: tokens live 12")
-    option("-n", "--dry-run", action="store_true", help="say what would be done, and why; change nothing")
-    option("-q", "--quiet", action="store_true", help="warnings and errors only")
-    option("--version", action="version", version="%(prog)s 1.0.0")
-    return check(parser.parse_args(arguments), parser)
+    """The command line, and what the environment adds. Exits with status 2 if it makes no sense."""
+    parser = argparse.ArgumentParser(
+        usage="%(prog)s [options] [SERVICE ...]",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    # fmt: off
+    add("services", nargs="*", metavar="SERVICE", help="only these services, by name")
+    add("--region", help="also log in to this account's own registry there")
+    add("--registry", metavar="HOST", action="append", default=[],
+        help="also log in to this registry; repeatable")
+    add("--login-only", action="store_true", help="log in and stop, as when a manager boots")
+    add("--refresh-only", action="store_true",
+        help="refresh with the logins that docker holds, as from a credential helper")
+    add("--leader-only", action="store_true",
+        help="log in, but leave the refresh to the leading manager")
+    add("--all-services", action="store_true",
+        help="refresh all: runs jobs again, wipes logins of other registries")
+    add("--no-restart", action="store_true",
+        help="hold back services of which it is known that an update restarts their tasks: mounts"
+        " or ulimits out of order")
+    add("--keep-rollback", metavar="HOURS", type=number_up_to(10), default=0,
+        help="leave a service alone for HOURS after a rollout: a refresh breaks docker service"
+        " rollback. 0 by default, at most 10: tokens live 12")
+    add("--tries", metavar="N", type=number_up_to(60), default=1,
+        help="when something failed, run again a minute later, N times in all. 1 by default")
+    add("-n", "--dry-run", action="store_true", help="say what would be done, and why")
+    add("-q", "--quiet", action="store_true", help="warnings and errors only")
+    add("--version", action="version", version="%(prog)s 1.1.0")
+    # fmt: on
+    options = parser.parse_args(arguments)
+    check(options, parser)
+    return options
 
-def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Exit with status 2 if options make no sense; fill in what the environment says."""
-    if not all(map(ECR_HOST.fullmatch, options.registry)):
-        parser.error("--registry takes a host such as 123456789012.dkr.ecr.eu-central-1.amazonaws.com")
+
+def number_up_to(most: int) -> Any:
+    """The type of an option that takes a number from 0 to `most`."""
+
+    def number(text: str) -> int:
+        """Raises argparse's error, in the same words on each Python."""
+        if not re.fullmatch("[0-9]{1,2}", text) or int(text) > most:
+            raise argparse.ArgumentTypeError(f"takes a number from 0 to {most}, not '{text}'")
+        return int(text)
+
+    return number
+
+
+def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Exit with status 2 if options make no sense."""
+    for host in options.registry:
+        if host.startswith(("http://", "https://")):
+            parser.error("--registry takes a host alone: leave out https://")
+        if not ECR_HOST.fullmatch(host):
+            parser.error(
+                "--registry takes a host such as 123456789012.dkr.ecr.eu-central-1.amazonaws.com"
+            )
     if not re.fullmatch("([a-z]+(-[a-z]+)+-[0-9]+)?", options.region or ""):
         parser.error("--region takes a region such as eu-central-1")
     if options.refresh_only and (options.login_only or options.region or options.registry):
-        parser.error("--refresh-only logs in nowhere: leave out --login-only, --region and --registry")
+        parser.error(
+            "--refresh-only logs in nowhere: leave out --login-only, --region and --registry"
+        )
     if options.all_services and (options.no_restart or options.keep_rollback):
         parser.error("--all-services spares none: leave out --no-restart and --keep-rollback")
-    options.region = options.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    return options
+    options.tries = max(1, options.tries)
 
-def prepare(options: argparse.Namespace) -> None:
-    """Set up this process: log, environment, lock, signals."""
-    [os.open(os.devnull, os.O_RDWR) for _ in range(3)]  # fill 0 to 2 if closed, or the next file becomes stdout
-    journal = os.environ.get("JOURNAL_STREAM") == "{0.st_dev}:{0.st_ino}".format(os.fstat(2))
-    for level, priority in ((logging.INFO, 6), (NOTICE, 5), (logging.WARNING, 4), (logging.ERROR, 3)):
-        logging.addLevelName(level, f"<{priority}>" if journal else "")  # sd-daemon(3)
-    stderr = open(2, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115 - sys.stderr can spoil the status
-    logging.basicConfig(format="%(levelname)s%(message)s", level="WARNING" if options.quiet else "INFO", stream=stderr)
-    logging.getLogger("sh").propagate = logging.raiseExceptions = False
-    os.environ["PATH"] = os.environ.get("PATH", os.defpath) + ":/usr/local/bin:/snap/bin"  # cron's lacks aws
-    os.environ.update(GOGC="off", GOMAXPROCS="1", DOCKER_AUTH_CONFIG="")  # starts faster; sends no other login
-    options.docker_folder = os.environ.get("DOCKER_CONFIG") or os.path.join(
-        os.environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir, ".docker")
-    if not options.dry_run:  # two runs at once could lose a login, for docker replaces config.json without a lock
-        os.makedirs(options.docker_folder, mode=0o700, exist_ok=True)
-        lock = os.open(options.docker_folder, os.O_RDONLY)  # left open: it ends with this process
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.log(NOTICE, "Waiting for another run to end")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever ignores it passes that on, and then nobody can wait
+
+# This process -------------------------------------------------------------------------------------
+
+
+def prepare(programs: "Programs", is_quiet: bool) -> None:
+    """Set up this process: streams, log, environment, signals."""
+    # Fill 0 to 2 if they are closed, or the next file that is opened becomes stdout.
+    for _ in range(3):
+        os.open(os.devnull, os.O_RDWR)
+    set_up_log(is_quiet)
+    os.environ["PATH"] = os.environ.get("PATH", os.defpath) + ":/usr/local/bin:/snap/bin"  # cron's
+    os.environ.update(
+        GOGC="off",  # the docker client starts faster
+        GOMAXPROCS="1",
+        DOCKER_AUTH_CONFIG="",  # the client of 28 would prefer it to the new login
+        AWS_ECR_IGNORE_CREDS_STORAGE="true",  # or a credential helper refuses docker login
+        AWS_CLI_AUTO_PROMPT="off",  # or aws fails without a terminal
+    )
+    # Whoever ignores SIGCHLD passes that on, and then nobody can wait for a program.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN if signal.getsignal(number) == signal.SIG_IGN else stop)
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, programs.stop)
 
-def stop(number: int, _frame: Any) -> None:
-    """Handle a signal: start nothing more, end what runs."""
-    stopped_by.append(number)
-    for group in list(in_flight):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(group, signal.SIGTERM)
-    log.warning("Stopped by %s: the next run does what is left", signal.Signals(number).name)
 
-def run(options: argparse.Namespace) -> None:
-    """Find the services, log in to their registries, refresh. Raises Failure where it cannot go on."""
-    rows = {row["Name"]: row for row in ask(*LIST, partial=options.login_only)}  # at boot: no swarm yet
-    for name in set(options.services).difference(rows):
-        conclude(FAILED, "there is no such service: see docker service ls", name)
-    rows = {name: rows[name] for name in rows if not options.services or name in options.services}
-    used = {ecr_host(row.get("Image")) for row in rows.values()} - {""}
-    logins = held_logins(used, options) if options.refresh_only else log_in_all(used, options)
-    for host in filter(logins.get, logins):
-        conclude(FAILED, logins[host], host)
-    if options.login_only:
-        return
-    if options.leader_only and not ask("docker", "node", "inspect", "self", "--format", "{{.ManagerStatus.Leader}}")[0]:
+def set_up_log(is_quiet: bool) -> None:
+    """Log to stderr, with priorities if that is the journal."""
+    for level, priority in PRIORITIES.items():
+        logging.addLevelName(level, f"<{priority}>" if is_journal(2) else "")
+    # Not sys.stderr: a failure to flush it in the end would change the exit status.
+    stderr = open(2, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    level = logging.WARNING if is_quiet else logging.INFO
+    logging.basicConfig(format="%(levelname)s%(message)s", level=level, stream=stderr)
+    logging.getLogger("sh").propagate = False
+    logging.raiseExceptions = False
+
+
+def is_journal(descriptor: int) -> bool:
+    """Whether systemd's journal reads this stream: systemd.exec(5), JOURNAL_STREAM."""
+    stream = os.fstat(descriptor)
+    return os.environ.get("JOURNAL_STREAM") == f"{stream.st_dev}:{stream.st_ino}"
+
+
+def docker_folder() -> str:
+    """Where docker keeps its logins. Raises Failure if nobody can know."""
+    home = os.environ.get("HOME")
+    if not home:
+        with contextlib.suppress(KeyError):
+            home = pwd.getpwuid(os.getuid()).pw_dir
+    folder = os.environ.get("DOCKER_CONFIG")
+    if not folder and not home:
+        raise Failure(f"user {os.getuid()} has no home folder: set HOME or DOCKER_CONFIG")
+    return folder or os.path.join(str(home), ".docker")
+
+
+@contextlib.contextmanager
+def alone(programs: "Programs") -> Iterator[None]:
+    """Wait for another run to end: docker replaces config.json unlocked, so one could lose a login.
+
+    Raises Failure if that takes as long as a run may take.
+    """
+    folder = docker_folder()
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    with open(os.path.join(folder, "ecr_swarm_login.lock"), "a+") as lock:
+        is_said = False
+        while not is_locked_by_us(lock):
+            lock.seek(0)
+            other = f"another run, process {lock.read().strip() or 'unknown'},"
+            if not is_said:
+                log.log(NOTICE, "Waiting for %s to end", other)
+            is_said = True
+            if programs.run("sleep", "0.2").problem:
+                raise Failure(f"{other} has not ended within {RUN_SECONDS} seconds: see ps -ef")
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
+
+
+def is_locked_by_us(lock: Any) -> bool:
+    """Lock the file, which ends with this process or its being closed; False if another has it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+# The run ------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Run:
+    """One run: what it is to do, what it does it with, and what it has found out."""
+
+    options: argparse.Namespace
+    programs: "Programs"
+    report: "Report"
+    tokens: dict[str, "Ended"] = field(default_factory=dict)  # the aws that printed it, by region
+    logins: dict[str, str] = field(default_factory=dict)  # by host: "" if proven, or the problem
+
+
+class Row:
+    """A service as docker service ls shows it."""
+
+    def __init__(self, data: Any) -> None:
+        self.id = str(value_at(data, "ID") or "")  # its beginning
+        self.name = str(value_at(data, "Name") or "")
+        self.host = ecr_host(value_at(data, "Image"))
+
+
+def run_once(programs: "Programs", options: argparse.Namespace) -> int:
+    """One run from the list of services to the last line. Returns the exit status."""
+    programs.begin()
+    run = Run(options, programs, Report(options.quiet))
+    try:
+        with contextlib.nullcontext() if options.dry_run else alone(programs):
+            work(run)
+    except Stopped:
+        raise
+    except (Failure, OSError) as failure:
+        run.report.conclude(FAILED, str(failure), "the run")
+    except Exception as error:  # noqa: BLE001 - one line is all that a person should read
+        run.report.conclude(FAILED, repr(error), "the run")
+    return run.report.end(programs.seconds_gone())
+
+
+def work(run: Run) -> None:
+    """Find the services, log in to their registries, refresh. Raises Failure if it cannot go on."""
+    rows = choose(run, list_services(run))
+    log_in_to_all(run, {row.host for row in rows if row.host})
+    if run.options.login_only:
+        prove_again(run, set(run.logins))
+    elif run.options.leader_only and not leads(run):
+        prove_again(run, set(run.logins))
         log.info("Another manager leads the swarm, and refreshes its services")
-        return
-    log.info("%s docker update swarm services registry auth", "Not running" if options.dry_run else "Running")
-    for begin in range(0, len(rows), BATCH):
-        refresh(dict(list(rows.items())[begin:begin + BATCH]), {host for host in logins if not logins[host]}, options)
-        log.info("%d of %d services processed", min(begin + BATCH, len(rows)), len(rows))
+    else:
+        is_dry = run.options.dry_run
+        log.info("Dry run: nothing is changed" if is_dry else HEADLINE)
+        refresh_all(run, rows)
 
-def conclude(outcome: str, reason: str, *names: str) -> None:
-    """Say what became of services or registries, and why. A later outcome replaces an earlier one."""
-    outcomes.update(dict.fromkeys(names, outcome))
-    log.log(LEVELS.get(outcome, logging.INFO), "%s %s: %s", " ".join(names), outcome, reason)
+
+def list_services(run: Run) -> list[Row]:
+    """All services. Raises Failure if docker does not list them; at boot there is no swarm yet."""
+    ended = ask_patiently(run, *LIST)
+    if ended.problem:
+        state = run.programs.run(*INFO).stdout.text()
+        text = f"not in a swarm yet: {ended.problem}" if "inactive" in state else ended.problem
+        if not run.options.login_only:
+            raise Failure(text)
+        log.log(NOTICE, "Not in a swarm yet" if "inactive" in state else text)
+        return []
+    found = [Row(data) for data in ended.stdout.objects()]
+    rows = [row for row in found if row.id and row.name]
+    unread = len(ended.stdout.lines()) - len(rows)
+    if unread:
+        problem = f"{unread} services are listed in a way that cannot be read"
+        run.report.conclude(FAILED, problem, "docker service ls")
+    return rows
+
+
+def ask_patiently(run: Run, *command: str) -> "Ended":
+    """Run a program, and again if it fails, unless docker says that it will go on to fail."""
+    for pause in PAUSES:
+        ended = run.programs.run(*command)
+        if not ended.problem:
+            return ended
+        state = run.programs.run(*INFO)
+        # A node that is in no swarm, a worker, or a swarm that is locked.
+        if not state.problem and state.stdout.text() != "active true":
+            return ended
+        log.log(NOTICE, "To be tried again: %s", ended.problem)
+        run.programs.run("sleep", str(pause))
+    return run.programs.run(*command)
+
+
+def leads(run: Run) -> bool:
+    """Whether this manager leads the swarm. Raises Failure if docker does not say."""
+    ended = ask_patiently(run, *LEADER)
+    if ended.problem:
+        raise Failure(ended.problem)
+    return ended.stdout.text() == "true"
+
+
+def choose(run: Run, rows: list[Row]) -> list[Row]:
+    """The services named on the command line, or all."""
+    names = {row.name for row in rows}
+    for name in run.options.services:
+        if name not in names:
+            run.report.conclude(FAILED, "there is no such service: see docker service ls", name)
+    return [row for row in rows if not run.options.services or row.name in run.options.services]
+
+
+# Registries ---------------------------------------------------------------------------------------
+
 
 def ecr_host(image: Any) -> str:
     """The ECR registry of an image, or "" if it is in another."""
     host, slash, _ = str(image).partition("/")
     return host if slash and ECR_HOST.fullmatch(host) else ""
 
-def log_in_all(used: set[str], options: argparse.Namespace) -> dict[str, str]:
-    """Log in to the registries used, those named, and the account's own in the region set. Returns problems by host."""
-    hosts, own, problems = used.union(options.registry), [options.region] if options.region else [], {}
-    own = own or ([] if hosts else program("aws", "configure", "get", "region")[1].text().split())
-    if not hosts and not own:
-        raise Failure("No service uses ECR, and no region is set: pass --region or --registry")
-    if options.dry_run:
-        log.info("Would log in to %s", ", ".join(sorted(hosts) + [f"your own registry in {each}" for each in own]))
-        return dict.fromkeys(hosts, "")
-    with ThreadPoolExecutor() as pool:  # an aws takes up to a second; one token serves all registries of its region
-        accounts = pool.map(lambda region: program(*AWS_ACCOUNT, region), own)
-        regions = {ECR_HOST.sub(r"\1", host) for host in hosts}.union(own)
-        tokens = {each: pool.submit(program, "aws", "ecr", "get-login-password", "--region", each) for each in regions}
-        for region, (problem, account) in zip(own, accounts):
-            host = f"{account.text()}.dkr.ecr.{region}.{PARTITIONS.get(region.rsplit('-', 2)[0], 'amazonaws.com')}"
-            if problem or not ECR_HOST.fullmatch(host):
-                problems[f"your own registry in {region}"] = problem or f"{host} is no registry: check the region"
-            else:
-                hosts.add(host)
-        problems.update((host, log_in(host, *tokens[ECR_HOST.sub(r"\1", host)].result())) for host in sorted(hosts))
-    return problems
 
-def log_in(host: str, problem: str, token: File) -> str:
-    """Log docker in to a registry. Never to two at once, nor cut short: docker replaces config.json without a lock."""
-    if problem:
-        return f"Failed to acquire docker login credentials: {problem}"
-    problem, _ = program("docker", "login", "--username", "AWS", "--password-stdin", host, stdin=token, stoppable=False)
+def region_of(host: str) -> str:
+    """The region of an ECR registry."""
+    return ECR_HOST.sub(r"\1", host)
+
+
+def log_in_to_all(run: Run, used: set[str]) -> None:
+    """Log in to the registries used, those named, and the account's own in the region set."""
+    hosts = used.union(run.options.registry)
+    if run.options.refresh_only:
+        for host in hosts:
+            note_login(run, host, "")
+        return
+    region, is_asked = own_region(run, hosts)
+    if not hosts and not region:
+        say_nothing_is_known(run)
+    elif run.options.dry_run:
+        say_logins(run, hosts, region)
+    else:
+        own = ask_aws(run, {region_of(host) for host in hosts}, region, is_asked)
+        for host in sorted(hosts | own):
+            note_login(run, host, log_in(run, host), is_needed=is_asked or host in hosts)
+
+
+def ask_aws(run: Run, regions: set[str], own: str, is_asked: bool) -> set[str]:
+    """Get all tokens side by side, for an aws takes up to a second.
+
+    Returns the account's own registry in the region `own`, if that is set and there is one.
+    """
+    seconds = PROGRAM_SECONDS if is_asked else UNASKED_SECONDS
+    with ThreadPoolExecutor() as pool:
+        for region in regions:
+            pool.submit(get_token, run, region, PROGRAM_SECONDS)
+        if not own:
+            return set()
+        account = pool.submit(run.programs.run, *AWS_ACCOUNT, "--region", own, seconds=seconds)
+        if own not in regions:
+            pool.submit(get_token, run, own, seconds)
+    host, problem = own_registry(own, account.result())
     if not problem:
-        log.info("Docker login succeeded for %s", host)
-    return problem and f"Docker login failed: {problem}"
+        return {host}
+    if is_asked:
+        run.report.lose(own, f"your own registry in {own}: {problem}")
+    else:
+        log.log(NOTICE, "your own registry in %s is left out: %s", own, problem)
+    return set()
 
-def held_logins(used: set[str], options: argparse.Namespace) -> dict[str, str]:
-    """By host, why docker holds no login, or "": it would send an empty one. Looks where docker/cli cli/config does."""
-    try:
-        config = json.loads(io.FileIO(f"{options.docker_folder}/config.json").read())
-    except (OSError, ValueError) as error:
-        raise Failure(f"config.json cannot be read: {error}: leave out --refresh-only, or mend it") from None
-    held = {re.sub("^https?://", "", key).split("/")[0] for key, login in (dig(config, "auths") or {}).items()
-            if dig(login, "auth") or dig(login, "identitytoken")}
-    problems = {host: "" if host in held else "docker holds no login for it: leave out --refresh-only" for host in used}
-    for host in used:
-        helper = dig(config, "credHelpers", host) or dig(config, "credsStore")
-        if helper:
-            problem, answer = program(f"docker-credential-{helper}", "get", stdin=File(host))
-            is_held = not problem and re.search(r'"Secret":\s*"[^"]', answer.text())
-            problems[host] = "" if is_held else f"{problem or 'no login'}: echo {host} | docker-credential-{helper} get"
+
+def own_region(run: Run, hosts: set[str]) -> tuple[str, bool]:
+    """The region in which to log in to the account's own registry, and whether that was asked for.
+
+    It was if it stands on the command line, or if no other registry is known.
+    """
+    environment = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    region = run.options.region or environment or ""
+    if not region and not hosts and not run.options.services:
+        region = run.programs.run(*AWS_REGION).stdout.text()
+    return region, bool(run.options.region) or not hosts
+
+
+def say_nothing_is_known(run: Run) -> None:
+    """No service uses ECR. Raises Failure if a login is all that was asked for."""
+    if run.options.login_only:
+        raise Failure("No service uses ECR, and no region is set: pass --region or --registry")
+    if not run.options.services:
+        log.log(NOTICE, "No service uses ECR")
+
+
+def say_logins(run: Run, hosts: set[str], region: str) -> None:
+    """What a dry run does instead of a login: take it for done, if there is an aws."""
+    own = [f"your own registry in {region}"] if region else []
+    log.info("Would log in to %s", ", ".join(sorted(hosts) + own))
+    if not shutil.which("aws"):
+        run.report.conclude(FAILED, "is not installed, or not on the PATH", "aws")
+    for host in hosts:
+        run.logins[host] = ""
+
+
+def get_token(run: Run, region: str, seconds: float) -> None:
+    """Have aws print a token to a file in memory, which nobody but docker login reads."""
+    ended = run.programs.run(*AWS_TOKEN, region, seconds=seconds)
+    if not ended.problem and ended.stdout.size() <= 1:
+        ended.problem = "aws ecr get-login-password succeeded, but printed nothing"
+    run.tokens[region] = ended
+
+
+def own_registry(region: str, account: "Ended") -> tuple[str, str]:
+    """The host of the account's own registry, or else the problem."""
+    suffix = PARTITIONS.get(region.rsplit("-", 2)[0], "amazonaws.com")
+    host = f"{account.stdout.text()}.dkr.ecr.{region}.{suffix}"
+    if account.problem:
+        return "", account.problem
+    if not ECR_HOST.fullmatch(host):
+        return "", f"{host} is no registry: check the region"
+    return host, ""
+
+
+def log_in(run: Run, host: str) -> str:
+    """Log docker in to a registry. Returns the problem.
+
+    Never to two at once, nor cut short: docker replaces config.json without a lock.
+    """
+    token = run.tokens[region_of(host)]
+    if token.problem:
+        return f"Failed to acquire docker login credentials: {token.problem}"
+    login = run.programs.run(*LOGIN, host, stdin=token.stdout, is_stoppable=False)
+    if login.problem:
+        return f"Docker login failed: {login.problem}"
+    log.info("Docker login succeeded for %s", host)
+    return ""
+
+
+def prove_again(run: Run, hosts: set[str]) -> set[str]:
+    """Prove logins that were good; log in once more where one has gone. Returns these hosts."""
+    lost = set()
+    for host in sorted(hosts):
+        if run.logins[host] or run.options.dry_run:
+            continue
+        problem = prove(run, host)
+        if not problem:
+            continue
+        lost.add(host)
+        if not run.options.refresh_only:
+            log.log(NOTICE, "Logging in to %s once more: %s", host, problem)
+            problem = log_in(run, host) or prove(run, host)
+        note_login(run, host, problem)
+    return lost
+
+
+def prove(run: Run, host: str) -> str:
+    """Have docker authenticate with the login that it holds, and would send. Returns the problem.
+
+    Without a name, a password and a terminal, docker login does just that. It is not cut short
+    either: it stores the login again.
+    """
+    ended = run.programs.run(*PROOF, host, is_stoppable=False)
+    said = ended.stdout.text() + ended.said
+    is_good = all(text in said for text in GOOD_BUT_NOT_STORED)
+    if not ended.problem or (is_good and not any(text in said for text in NOT_GOOD)):
+        return ""
+    do = "leave out --refresh-only, or log in" if run.options.refresh_only else "see its credsStore"
+    return f"docker holds no login that the registry takes: {ended.problem}: {do}"
+
+
+def note_login(run: Run, host: str, problem: str, is_needed: bool = True) -> None:
+    """Keep what became of a login."""
+    run.logins[host] = problem
+    if not problem:
+        run.report.logins.add(host)
+    elif is_needed:
+        run.report.lose(host, f"not logged in to {host}: {problem}")
+    else:
+        log.log(NOTICE, "not logged in to %s, which no service uses: %s", host, problem)
+
+
+# Services: all of them, in batches ----------------------------------------------------------------
+
+
+def refresh_all(run: Run, rows: list[Row]) -> None:
+    """Refresh in batches; try what failed again in the end, one by one; say what is left."""
+    # In another order each time, so that a run that has to end early leaves out others.
+    left = random.sample(rows, len(rows))
+    problems = refresh_batches(run, left, is_first=True)
+    for pause in PAUSES:
+        left = [row for row in left if row.id in problems]
+        if not left or run.programs.seconds_left() < pause:
+            break
+        say_problems(run, left, problems, "to be tried again")
+        run.programs.run("sleep", str(pause))
+        problems = refresh_batches(run, left, is_first=False)
+    say_problems(run, [row for row in left if row.id in problems], problems, FAILED)
+
+
+def refresh_batches(run: Run, rows: list[Row], is_first: bool) -> dict[str, str]:
+    """Refresh so many at a time. Returns a problem for each that is to be tried again, by ID."""
+    problems: dict[str, str] = {}
+    for begin in range(0, len(rows), BATCH):
+        batch = rows[begin : begin + BATCH]
+        if run.programs.seconds_left() > 0:
+            problems.update(refresh(run, batch, is_first))
+        else:
+            late = f"the {RUN_SECONDS} seconds of the run were over before it was looked at"
+            problems.update({row.id: late for row in batch})
+        if len(rows) > BATCH:
+            log.info("%d of %d services processed", begin + len(batch), len(rows))
     return problems
 
-def refresh(rows: dict[str, Any], hosts: set[str], options: argparse.Namespace, tries: int = 0) -> None:
-    """Look at services, listed by name, decide, update. What fails is looked at anew: something may have updated it."""
-    try:
-        services, problems = look_at(rows)
-    except Failure as failure:
-        services, problems = [], dict.fromkeys(rows, str(failure))
-    verdicts = [(one, *decide(one, hosts, options)) for one in sorted(services, key=lambda one: not one.may_finish)]
-    due = [service for service, outcome, _ in verdicts if outcome == DUE and not options.dry_run]
-    for service, outcome, reason in verdicts:  # what may finish goes first, before its tasks do
-        if outcome != DUE or options.dry_run or not service.mounts_sorted:  # a restart is announced
-            conclude(outcome, reason, service.name)
-    for some in [due] if due and not tries else [[service] for service in due]:  # again: for error texts of their own
-        problems.update(update(some))
-    for name in [service.name for service in due if service.name not in problems]:
-        outcomes[name] = REFRESHED
-        with contextlib.suppress(OSError):  # whoever read it may have gone; print() would fail again at the end
-            os.write(1, b"" if options.quiet else f"{name}\n".encode())
-    outcome = FAILED if tries == len(PAUSES) else "to be tried again"
-    for problem in sorted(set(problems.values())):
-        conclude(outcome, problem, *(name for name in problems if problems[name] == problem))
-    if problems and outcome != FAILED:
-        program("sleep", str(PAUSES[tries]))
-        refresh({name: rows[name] for name in problems}, hosts, options, tries + 1)
 
-def look_at(rows: dict[str, Any]) -> tuple[list[Service], dict[str, str]]:
-    """Services as they are now, and a problem for each that docker does not describe. What has gone is in neither."""
-    found = ask(*INSPECT, partial=True, stdin=File("\n".join(rows)), before=(*XARGS, "-n50"))
-    services = {item["ID"]: service_from(item) for item in found
-                if dig(item, "ID") and dig(item, "Spec", "Name") in rows and dig(item, "Spec", "TaskTemplate")}
-    missing = set(rows).difference(service.name for service in services.values())
-    left = {row["Name"] for row in ask(*LIST)} if missing else set()
-    look_at_tasks({key: each for key, each in services.items() if each.host and (
-        each.may_finish or each.token_only and each.rollout not in SETTLED  # or fewer tasks run than are wanted
-        or not re.match(r"(\d+)/\1\b", str(rows[each.name].get("Replicas"))))})
-    return list(services.values()), dict.fromkeys(missing & left, "docker does not show it")
+def say_problems(run: Run, rows: list[Row], problems: dict[str, str], outcome: str) -> None:
+    """A line for each problem, and for ten names at most."""
+    for problem in sorted({problems[row.id] for row in rows}):
+        names = sorted(row.name for row in rows if problems[row.id] == problem)
+        for begin in range(0, len(names), 10):
+            run.report.conclude(outcome, problem, *names[begin : begin + 10])
 
-def look_at_tasks(services: dict[str, Service]) -> None:
-    """Find out what tasks alone tell of services, by ID. The list of services counts those on lost nodes as running."""
-    rows, slots = ask(*PS, *services) if services else [], dict[str, list[Any]]()
-    for row in rows:  # the newest of a slot comes first; its name is SERVICE.SLOT, its state is Running 2 hours ago
-        slots.setdefault(str(dig(row, "Name")), []).append(row)
-    for slot, tasks in slots.items():
-        service = services.get(slot.partition(".")[0])
-        states = [str(dig(task, "CurrentState")).partition(" ")[0] for task in tasks]
-        if service and states[0] != "Rejected":  # which never ran, as for a dead token
-            lost = service.mode == "Replicated" and tasks[0].get("DesiredState") == "Shutdown"
-            service.finished |= service.may_finish and (lost or states[0] in ("Complete", "Failed"))
-            service.starting |= states[0] in ("Assigned", "Accepted", "Preparing") and "Rejected" not in states
-    wanted = [row["ID"] for row in rows if dig(row, "ID") and dig(row, "DesiredState") == "Running"]
-    for task in ask(*TASKS, stdin=File("\n".join(wanted)), before=("xargs", "-n500")) if wanted else []:
-        service = services.get(dig(task, "ServiceID"))
-        if service and dig(task, "Status", "State") == "running":  # or else an update would resume the rollout
-            service.token_only &= filled(dig(task, "Spec")) == service.template
+
+def refresh(run: Run, rows: list[Row], is_first: bool) -> dict[str, str]:
+    """Look at services, decide, update, look again. Returns problems by the IDs of the rows."""
+    with ThreadPoolExecutor() as pool:
+        proof = pool.submit(prove_again, run, run.logins.keys() & {row.host for row in rows})
+        services, problems = look(run, rows)
+    proof.result()
+    due = settle(run, list(services.values()))
+    failed = update_together(run, due) if is_first else update_singly(run, due)
+    updated = [service for service in due if service.id not in failed]
+    failed.update(look_again(run, updated))
+    for service in updated:
+        if service.id not in failed:
+            run.report.refreshed(service.name)
+    for key, service in services.items():
+        if service.id in failed:
+            problems[key] = failed[service.id]
+    return problems
+
+
+# Services: look -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Task:
+    """A task as docker service ps shows it."""
+
+    id: str
+    state: str  # as swarmkit calls it: Pending, Running, ...
+    is_wanted: bool  # swarm wants it to run; else it has ended, or is to end
+    is_old: bool  # it has been in this state for LONG_HOURS
+
+
+@dataclass
+class Service:
+    """All that decides about a service."""
+
+    id: str  # in full
+    name: str
+    image: str  # with its tag and digest, as far as it has them
+    host: str  # the ECR registry of the image, or "" if it is in another
+    mode: str  # Replicated, Global, ReplicatedJob, GlobalJob, or one that is unknown
+    condition: str  # when tasks are restarted: any, on-failure, none
+    max_attempts: int  # of restarts; 0 if there is no limit
+    rollout: str  # UpdateStatus.State, or ""
+    began: str  # UpdateStatus.StartedAt, as docker prints it, or ""
+    hours: float  # since the rollout ended or began, or since the service was created
+    rolls_back: bool  # by itself, if the rollout fails
+    changes_token_only: bool  # the spec of the rollout is the one before it
+    is_in_order: bool  # mounts and ulimits stand as the docker client sorts them
+    template: dict[str, Any]  # TaskTemplate, with defaults
+    runs_older: bool = False  # a task runs an older spec than this one
+    slots: dict[str, list[Task]] = field(default_factory=dict)  # tasks of each, the newest first
+
+    @property
+    def newest(self) -> list[Task]:
+        """The newest task of each slot, or of each node if the service is global."""
+        return [tasks[0] for tasks in self.slots.values()]
+
+    @property
+    def may_finish(self) -> bool:
+        """Whether tasks can end for good, until an update starts them again."""
+        return self.condition != "any" or self.max_attempts > 0
+
+    @property
+    def waits(self) -> bool:
+        """Whether a task is about to start, and lacks no token as far as anyone can see."""
+        return any(
+            is_waiting(tasks[0])
+            and not tasks[0].is_old
+            and not (len(tasks) > 1 and tasks[1].state == "Rejected")
+            for tasks in self.slots.values()
+        )
+
+    @property
+    def ended(self) -> list[Task]:
+        """Tasks that are over, and that an update would start again."""
+        return [task for task in self.newest if self.may_finish and self.has_ended(task)]
+
+    def has_ended(self, task: Task) -> bool:
+        """Whether swarm does not start it again by itself: swarmkit restart.go, shouldRestart."""
+        if task.state in ("Complete", "Failed"):
+            return True
+        # Rejected tasks never ran, as for a dead token.
+        if task.is_wanted or task.state == "Rejected":
+            return False
+        # It was lost or shut down with its node. Elsewhere, or when the node is back, swarm starts
+        # it by itself, but not with condition none, and maybe not with a limit of attempts.
+        return self.mode == "Replicated" or self.condition == "none" or self.max_attempts > 0
+
+    @property
+    def still_works(self) -> bool:
+        """Whether a task runs, or is to, besides those that have ended."""
+        return any(task.is_wanted and not self.has_ended(task) for task in self.newest)
+
+    @property
+    def is_rejected(self) -> bool:
+        """Whether a node did not let a task in, as for a dead token."""
+        return any(task.state == "Rejected" for task in self.newest)
+
+    @property
+    def serves(self) -> bool:
+        """Whether each wanted task is up: then an update has none to replace."""
+        wanted = [task for task in self.newest if task.is_wanted or task.state == "Rejected"]
+        return all(task.state in SERVING for task in wanted)
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether nothing of the old is left that an update would take down, or forget."""
+        if self.rollout in SETTLED:
+            return True
+        is_stale = self.rollout in ("updating", "paused") and self.hours >= LONG_HOURS
+        may_roll_back = self.rollout == "updating" and self.rolls_back
+        return not self.runs_older and (self.changes_token_only or (is_stale and not may_roll_back))
+
+
+def is_waiting(task: Task) -> bool:
+    """Whether a task is about to start: an update would replace it when it serves already."""
+    return task.is_wanted and task.state in WAITING
+
+
+def look(run: Run, rows: list[Row]) -> tuple[dict[str, Service], dict[str, str]]:
+    """Services as they are now, and the problem of each that docker does not show, by row ID.
+
+    What has gone is in neither.
+    """
+    for _ in range(2):  # once more if one of them went between two looks
+        services, problems, unknown = look_once(run, rows)
+        if not unknown:
+            break
+    for key, service in list(services.items()):
+        if service.id in unknown:
+            problems[key] = unknown[service.id]
+            del services[key]
+    return services, problems
+
+
+def look_once(
+    run: Run, rows: list[Row]
+) -> tuple[dict[str, Service], dict[str, str], dict[str, str]]:
+    """The same, and the problem of each service whose tasks stay unknown, by its own ID."""
+    with ThreadPoolExecutor() as pool:
+        wanted = pool.submit(list_tasks, run, [row.id for row in rows if row.host], *WANTED)
+        services = inspect(run, {row.name: row.id for row in rows}, [row.id for row in rows])
+    asked = [services[row.id] for row in rows if row.host and row.id in services]
+    missing = {row.name: row.id for row in rows if row.id not in services}
+    if missing:  # its ID may be the name of another service, which docker prefers
+        services.update(inspect(run, missing, list(missing)))
+    unasked = [each for each in services.values() if each.host and each not in asked]
+    unknown = attach(asked, wanted.result())
+    unknown.update(attach(unasked, list_tasks(run, [each.id for each in unasked], *WANTED)))
+    unknown.update(look_at_tasks(run, asked + unasked))
+    return services, why_missing(run, rows, services), unknown
+
+
+def why_missing(run: Run, rows: list[Row], services: dict[str, Service]) -> dict[str, str]:
+    """The problem of each service that docker lists, and does not show."""
+    missing = {row.id for row in rows} - services.keys()
+    listed = {row.id for row in list_services(run)} if missing else set()
+    return dict.fromkeys(
+        missing & listed, "docker service inspect shows nothing of it that can be read"
+    )
+
+
+def inspect(run: Run, ids: dict[str, str], ask_for: list[str]) -> dict[str, Service]:
+    """Services by the ID of their row; `ids` are these by name."""
+    stdin = File("\n".join(ask_for))
+    ended = run.programs.run(*INSPECT, stdin=stdin, before=(*XARGS, "-n50"))
+    services = {}
+    for item in ended.stdout.objects():
+        key = ids.get(str(value_at(item, "Spec", "Name")), "")
+        is_it = key and str(value_at(item, "ID") or "").startswith(key)
+        if is_it and isinstance(value_at(item, "Spec", "TaskTemplate"), dict):
+            services[key] = service_from(item)
+    if ended.problem and len(services) < len(ids):
+        log.log(NOTICE, "%s", ended.problem)
+    return services
+
 
 def service_from(item: dict[str, Any]) -> Service:
-    """All that decides about a service, from docker service inspect."""
-    spec, previous, status = item["Spec"], item.get("PreviousSpec"), item.get("UpdateStatus")
-    template, began = filled(spec["TaskTemplate"]), float("-inf")
-    moment = dig(status, "CompletedAt") or dig(status, "StartedAt") or item.get("UpdatedAt")
-    with contextlib.suppress(ValueError):  # 2024-05-01T12:00:00.123456789Z
-        began = calendar.timegm(time.strptime(str(moment)[:19], "%Y-%m-%dT%H:%M:%S"))
-    policy, mounts = template["RestartPolicy"], template["ContainerSpec"].get("Mounts") or []
-    places = [(dig(mount, "Source") or "", dig(mount, "Target") or "") for mount in mounts]
-    limits = [dig(limit, "Name") or "" for limit in template["ContainerSpec"].get("Ulimits") or []]
+    """What docker service inspect says of a service."""
+    spec, status = item["Spec"], item.get("UpdateStatus")
+    template = with_defaults(spec["TaskTemplate"])
+    policy, container = template["RestartPolicy"], template["ContainerSpec"]
+    rollout = str(value_at(status, "State") or "")
+    ended = value_at(status, "CompletedAt") or value_at(status, "StartedAt")
     return Service(
-        id=item["ID"], name=spec["Name"], template=template, mode="".join(dig(spec, "Mode") or {}),
-        host=ecr_host(dig(template, "ContainerSpec", "Image")),  # empty if it is not ECR
-        rollout=dig(status, "State") or "",
-        age=time.time() - began,  # seconds since the rollout ended, or began, or else since any update
-        token_only=dig(status, "State") == "rollback_paused" and not previous  # the rollout changes no task, if
-        or filled(dig(previous, "TaskTemplate")) == template  # look_at_tasks() finds none that runs an older spec
-        and dig(previous, "EndpointSpec") == dig(spec, "EndpointSpec"),
-        may_finish=(policy["Condition"] or "any") != "any" or bool(policy["MaxAttempts"]),  # an update runs it again
-        finished=False, starting=False,  # whether a task has ended for good, is about to run: look_at_tasks() finds out
-        mounts_sorted=places == sorted(places) and limits == sorted(limits))
+        id=item["ID"],
+        name=spec["Name"],
+        image=str(container.get("Image")),
+        host=ecr_host(container.get("Image")),
+        mode="".join(value_at(spec, "Mode") or {}),
+        condition=policy["Condition"] or "any",
+        max_attempts=policy["MaxAttempts"] or 0,
+        rollout=rollout,
+        began=str(value_at(status, "StartedAt") or ""),
+        hours=hours_since(ended or item.get("CreatedAt")),
+        rolls_back=value_at(spec, "UpdateConfig", "FailureAction") == "rollback",
+        changes_token_only=changes_token_only(spec, item.get("PreviousSpec"), rollout),
+        is_in_order=is_in_order(container),
+        template=template,
+    )
 
-def filled(task: Any) -> dict[str, Any]:
-    """With the defaults that docker service inspect fills in (swarmkit api/defaults), but in Spec alone."""
-    return {"Runtime": "container", "Resources": {}, "Placement": {}, **(task or {}),
-            "RestartPolicy": {"Condition": "any", "Delay": 5e9, "MaxAttempts": 0, **(dig(task, "RestartPolicy") or {})},
-            "ContainerSpec": {"StopGracePeriod": 1e10, "DNSConfig": {}, **(dig(task, "ContainerSpec") or {})}}
 
-def decide(service: Service, hosts: set[str], options: argparse.Namespace) -> tuple[str, str]:
-    """What becomes of a service, given the registries that docker is logged in to, and why. Pure."""
-    held = HELD if abs(service.age) < OVERDUE_SECONDS else OVERDUE  # abs(): a clock may have jumped
-    if service.host and service.host not in hosts:
-        return FAILED, f"docker is not logged in to {service.host}"
-    if options.all_services:
-        return DUE, "as every service is"
-    if not service.host:
-        return LEFT, "its image is in no ECR registry"
-    if service.mode in ("ReplicatedJob", "GlobalJob"):
-        return LEFT, "it is a job, and would run again"
-    if service.mode not in ("Replicated", "Global"):
-        return held, f"its mode is {service.mode}, which this version does not know"
-    # A refresh that met an outage of the registry stays paused, but has nothing to roll out: it can go on.
-    if service.rollout not in SETTLED and not service.token_only:
-        return held, f"its rollout is {service.rollout}" + WAYS.get(service.rollout, "").format(service.name)
-    if service.rollout == "completed" and not service.token_only and abs(service.age) < options.keep_rollback * 3600:
-        return LEFT, f"docker service rollback is kept for {options.keep_rollback} hours"
-    if service.finished:
-        return LEFT, "its finished tasks would run again"
-    if service.starting and held == HELD:  # swarmkit orchestrator/task.go IsTaskDirty; later its token may be dead
-        return HELD, "its tasks are starting, and an update would start them once more"
-    return (DUE, "it pulls from ECR") if service.mounts_sorted else (held if options.no_restart else DUE, RESTARTS)
+def changes_token_only(spec: Any, previous: Any, rollout: str) -> bool:
+    """Whether a rollout brings nothing but a token, as one of this script that met an outage."""
+    if not previous:
+        # The automatic rollback of such a rollout: nothing else has no previous spec.
+        return rollout == "rollback_paused"
+    template, former = (value_at(each, "TaskTemplate") for each in (spec, previous))
+    ports, former_ports = (value_at(each, "EndpointSpec") for each in (spec, previous))
+    return with_defaults(template) == with_defaults(former) and ports == former_ports
 
-def update(services: list[Service]) -> dict[str, str]:
-    """Have swarm store the token that docker holds: the one step that changes the swarm. Returns problems by name."""
-    # xargs, for it starts programs faster than any library. Docker prints the ID of each service that it updated.
-    problem, done = program(*UPDATE, stdin=File("\n".join(service.id for service in services)), before=(*XARGS, "-n1"))
-    return {service.name: problem or "docker did not confirm" for service in services if service.id not in done.text()}
 
-def dig(data: Any, *path: str) -> Any:
-    """What lies at a path in nested objects; None where something is null, missing or no object."""
+def with_defaults(template: Any) -> dict[str, Any]:
+    """A TaskTemplate as docker service inspect shows it of Spec alone: swarmkit api/defaults."""
+    policy = {"Condition": "any", "Delay": 5e9, "MaxAttempts": 0}
+    container = {"StopGracePeriod": 1e10, "DNSConfig": {}}
+    return {
+        "Runtime": "container",
+        "Resources": {},
+        "Placement": {},
+        **(template or {}),
+        "RestartPolicy": {**policy, **(value_at(template, "RestartPolicy") or {})},
+        "ContainerSpec": {**container, **(value_at(template, "ContainerSpec") or {})},
+    }
+
+
+def is_in_order(container: dict[str, Any]) -> bool:
+    """Whether mounts and ulimits stand as the docker client sorts them at each update."""
+    mounts = container.get("Mounts") or []
+    places = [
+        (value_at(mount, "Source") or "", value_at(mount, "Target") or "") for mount in mounts
+    ]
+    limits = [value_at(limit, "Name") or "" for limit in container.get("Ulimits") or []]
+    return places == sorted(places) and limits == sorted(limits)
+
+
+def hours_since(moment: Any) -> float:
+    """Hours since 2024-05-01T12:00:00.123456789Z; without end if it cannot be read."""
+    try:
+        then = time.strptime(str(moment)[:19], "%Y-%m-%dT%H:%M:%S")
+    except ValueError:
+        return float("inf")
+    # A clock may have jumped.
+    return abs(time.time() - calendar.timegm(then)) / 3600
+
+
+def look_at_tasks(run: Run, services: list[Service]) -> dict[str, str]:
+    """Find out what their wanted tasks do not tell. Returns problems by ID."""
+    # Tasks that are over decide only where one may be the last, or stands before one that waits.
+    unclear = [each for each in services if each.may_finish or any(map(is_waiting, each.newest))]
+    problems = attach(unclear, list_tasks(run, [each.id for each in unclear]))
+    problems.update(compare_specs(run, [each for each in services if each.rollout not in SETTLED]))
+    return problems
+
+
+def list_tasks(run: Run, ids: list[str], *filters: str) -> "Ended":
+    """The tasks of services, slot by slot, the newest first."""
+    return run.programs.run(*TASKS, *filters, *ids) if ids else Ended("", File(), "")
+
+
+def attach(services: list[Service], tasks: "Ended") -> dict[str, str]:
+    """Give services their tasks. Returns problems by ID."""
+    by_id = {service.id: service for service in services}
+    if tasks.problem:
+        return dict.fromkeys(by_id, tasks.problem)
+    for service in services:
+        service.slots = {}
+    for row in tasks.stdout.objects():
+        owner, _, slot = str(value_at(row, "Name")).partition(".")  # SERVICE.SLOT, or .NODE
+        if owner in by_id:
+            by_id[owner].slots.setdefault(slot, []).append(task_from(row))
+    unread = "docker service ps says of its tasks what cannot be read"
+    bad = tasks.stdout.bad_lines()
+    return {key: unread for key in by_id if any(key in line for line in bad)}
+
+
+def task_from(row: dict[str, Any]) -> Task:
+    """What docker service ps says of a task."""
+    state, _, since = str(row.get("CurrentState")).partition(" ")  # Pending 7 hours ago
+    hours = re.search("([0-9]+) hours", since)
+    is_longer = re.search("days|weeks|months|years", since)
+    return Task(
+        id=str(row.get("ID")),
+        state=state,
+        is_wanted=row.get("DesiredState") in ("Ready", "Running"),
+        is_old=bool(is_longer) or bool(hours and int(hours.group(1)) >= LONG_HOURS),
+    )
+
+
+def compare_specs(run: Run, services: list[Service]) -> dict[str, str]:
+    """Find out which services have a task that runs an older spec. Returns problems by ID."""
+    owners = {
+        task.id: service
+        for service in services
+        for task in service.newest
+        if task.is_wanted and task.state == "Running"
+    }
+    if not owners:
+        return {}
+    ended = run.programs.run(*SPECS, stdin=File("\n".join(owners)), before=("xargs", "-n500"))
+    for item in ended.stdout.objects():
+        service = owners.pop(str(value_at(item, "ID")), None)
+        if service:
+            service.runs_older |= with_defaults(value_at(item, "Spec")) != service.template
+    return {each.id: "docker inspect does not show its tasks" for each in owners.values()}
+
+
+# Services: decide ---------------------------------------------------------------------------------
+
+
+def settle(run: Run, services: list[Service]) -> list[Service]:
+    """Say what becomes of services, and return those to be updated: first what may finish.
+
+    (Before its tasks do.)
+    """
+    due = []
+    lost: dict[str, list[str]] = {}
+    verdicts = {each.name: decide(each, run.logins, run.options) for each in services}
+    for service in sorted(services, key=lambda service: service.name):
+        outcome, reason = verdicts[service.name]
+        if outcome == FAILED and run.logins.get(service.host):
+            lost.setdefault(reason, []).append(service.name)
+        elif outcome != DUE or run.options.dry_run or not service.is_in_order:
+            run.report.conclude(outcome, reason, service.name)
+    for reason, names in lost.items():
+        run.report.conclude(FAILED, reason, *names, is_counted=True)
+    if not run.options.dry_run:
+        due = [service for service in services if verdicts[service.name][0] == DUE]
+    return sorted(due, key=lambda service: not service.may_finish)
+
+
+def decide(
+    service: Service, logins: dict[str, str], options: argparse.Namespace
+) -> tuple[str, str]:
+    """What becomes of a service, given the problem of each login, and why. Pure."""
+    problem = logins.get(service.host, "it came to this registry after the run had begun")
+    if service.host and problem:
+        return FAILED, f"not logged in to {service.host}: {problem}"
+    outcome, reason = spare(service, options)
+    if options.all_services and outcome != DUE:
+        return DUE, f"as every service is, although {reason}"
+    return outcome, reason
+
+
+def spare(service: Service, options: argparse.Namespace) -> tuple[str, str]:
+    """What becomes of a service that docker has a login for: the first line that applies."""
+    held = OVERDUE if service.hours >= LONG_HOURS else HELD
+    ended, is_kept = bool(service.ended), keeps_rollback(service, options)
+    part = OVERDUE if any(task.is_old for task in service.ended) else HELD
+    # fmt: off
+    table = (
+        (not service.host,                  LEFT,   "its image is in no ECR registry, and its login would be replaced"),
+        (service.mode in JOBS,              LEFT,   "it is a job, and would run again"),
+        (service.mode not in MODES,         held,   f"its mode is {service.mode}, which this version does not know"),
+        (not has_tag(service.image),        held,   NO_TAG.format(service)),
+        (not service.can_go_on,             held,   ROLLOUT.format(service) + WAY_BACK.get(service.rollout, "").format(service)),
+        (is_kept,                           LEFT,   f"docker service rollback is kept for {options.keep_rollback} hours"),
+        (ended and service.is_rejected,     FAILED, CHOOSE.format(service)),
+        (ended and service.still_works,     part,   PART_ENDED.format(service)),
+        (ended,                             LEFT,   "its finished tasks would run again"),
+        (service.waits,                     HELD,   "its tasks are starting, and an update would start them once more"),
+        (not service.is_in_order,           held if options.no_restart else DUE, RESTARTS + what_runs_then(service)),
+        (True,                              DUE,    "it pulls from ECR"),
+    )
+    # fmt: on
+    return next((outcome, reason) for applies, outcome, reason in table if applies)
+
+
+def keeps_rollback(service: Service, options: argparse.Namespace) -> bool:
+    """Whether docker service rollback is to go on to lead somewhere."""
+    is_change = service.rollout == "completed" and not service.changes_token_only
+    return is_change and service.hours < options.keep_rollback
+
+
+def has_tag(image: str) -> bool:
+    """Whether an image has a tag or a digest: the docker client adds :latest to one without."""
+    return ":" in image.rpartition("/")[2]
+
+
+def what_runs_then(service: Service) -> str:
+    """What a restart of tasks comes to if their image is not pinned."""
+    return "" if "@" in service.image else "; they run what the tag of their image means by then"
+
+
+# Services: update, and look again -----------------------------------------------------------------
+
+
+def update_together(run: Run, services: list[Service]) -> dict[str, str]:
+    """Have swarm store the login that docker holds: the one step that changes the swarm.
+
+    Returns the problems by ID. xargs starts programs faster than any library.
+    """
+    if not services:
+        return {}
+    each = (*XARGS, "-n1", *time_limit(PROGRAM_SECONDS))
+    stdin = File("\n".join(service.id for service in services))
+    ended = run.programs.run(*UPDATE, stdin=stdin, before=each, seconds=RUN_SECONDS)
+    return {service.id: confirm(service, ended) for service in services if confirm(service, ended)}
+
+
+def update_singly(run: Run, services: list[Service]) -> dict[str, str]:
+    """The same with an error text for each."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        ends = pool.map(lambda service: run.programs.run(*UPDATE, service.id), services)
+        problems = {service.id: confirm(service, ended) for service, ended in zip(services, ends)}
+    return {key: problem for key, problem in problems.items() if problem}
+
+
+def confirm(service: Service, ended: "Ended") -> str:
+    """Why the update of a service does not count, or "": docker prints the ID that it updated."""
+    if CONFIG_IS_BROKEN in ended.said:
+        return f"docker service update sent no login: {ended.said}"
+    if service.id in ended.stdout.lines():
+        return ""
+    return ended.problem or "docker did not confirm the update"
+
+
+def look_again(run: Run, updated: list[Service]) -> dict[str, str]:
+    """Prove the logins again, and see whose tasks are being replaced. Returns problems by ID."""
+    problems: dict[str, str] = {}
+    if not updated:
+        return problems
+    with ThreadPoolExecutor() as pool:
+        lost = pool.submit(prove_again, run, {service.host for service in updated if service.host})
+        say_restarts(run, updated)
+    # The updates may have sent an empty login.
+    affected = [service for service in updated if service.host in lost.result()]
+    for service in affected:
+        if run.logins[service.host]:
+            gone = "docker lost its login meanwhile, and may have sent an empty one"
+            problems[service.id] = f"{gone}: {run.logins[service.host]}"
+    again = [service for service in affected if service.id not in problems]
+    problems.update(update_together(run, again))
+    for host in prove_again(run, {service.host for service in again}):
+        gone = f"docker loses its login to {host} again and again"
+        problems.update({service.id: gone for service in again if service.host == host})
+    return problems
+
+
+def say_restarts(run: Run, updated: list[Service]) -> None:
+    """Name the services whose tasks the update replaces, which nobody can see before it.
+
+    A service whose tasks stay has no new UpdateStatus. One of which a task did not run has.
+    """
+    serving = {service.id: service for service in updated if service.slots and service.serves}
+    if not serving:
+        return
+    ended = run.programs.run(*STATUS, stdin=File("\n".join(serving)), before=(*XARGS, "-n50"))
+    for line in ended.stdout.lines():
+        key, _, status = line.partition(" ")
+        began = re.search(r'"StartedAt":"([^"]+)"', status)
+        if key in serving and began and began.group(1) != serving[key].began:
+            run.report.restarted(serving[key])
+    if ended.problem:
+        log.log(NOTICE, "Nobody looked whether tasks restart: %s", ended.problem)
+
+
+# What is said -------------------------------------------------------------------------------------
+
+
+class Report:
+    """What became of services and registries: said at once, and counted in the last line."""
+
+    def __init__(self, is_quiet: bool) -> None:
+        self.outcomes: dict[str, tuple[str, str]] = {}  # outcome and reason, by service
+        self.logins: set[str] = set()  # hosts
+        self.lost: dict[str, str] = {}  # problems, by registry
+        self.restarts: set[str] = set()  # services
+        self.is_quiet = is_quiet
+
+    def conclude(self, outcome: str, reason: str, *names: str, is_counted: bool = False) -> None:
+        """What became of services, and why. A later outcome replaces an earlier one."""
+        self.outcomes.update(dict.fromkeys(names, (outcome, reason)))
+        said = count(len(names), "service") if is_counted else " ".join(names)
+        log.log(LEVELS.get(outcome, logging.INFO), "%s %s: %s", said, outcome, reason)
+
+    def lose(self, registry: str, problem: str) -> None:
+        """No login to a registry."""
+        self.logins.discard(registry)
+        self.lost[registry] = problem
+        log.error("%s", problem)
+
+    def refreshed(self, name: str) -> None:
+        """A service holds a fresh token. Its name goes to stdout, for pipes."""
+        self.outcomes[name] = (REFRESHED, "")
+        if is_journal(1):
+            log.info("%s refreshed", name)
+        elif not self.is_quiet:
+            with contextlib.suppress(OSError):  # whoever read it may have gone
+                os.write(1, f"{name}\n".encode())
+
+    def restarted(self, service: Service) -> None:
+        """The tasks of a service are being replaced."""
+        self.restarts.add(service.name)
+        why = UNFORESEEN if service.is_in_order else RESTARTS
+        log.warning("%s restarts: %s%s", service.name, why, what_runs_then(service))
+
+    def end(self, seconds: float) -> int:
+        """Say what the run did, and what is missing. Returns the exit status."""
+        ended = [outcome for outcome, _ in self.outcomes.values()]
+        failures = self.failures()
+        counts = [count(len(self.logins), "login")] if self.logins else []
+        counts += [f"{ended.count(each)} {each}" for each in OUTCOMES if each in ended]
+        counts += [f"{len(self.restarts)} restarted"] if self.restarts else []
+        what = f"{', '.join(counts) or 'nothing to do'} in {seconds:.1f} seconds"
+        if failures:
+            log.error("%s; missing: %s", what, "; ".join(failures))
+            return 1
+        if OVERDUE in ended:
+            log.warning("%s", what)
+            return 3
+        log.info("%s", what)
+        return 0
+
+    def failures(self) -> list[str]:
+        """Who failed and why, three reasons at most."""
+        names: dict[str, list[str]] = {}
+        for name, (outcome, reason) in self.outcomes.items():
+            if outcome == FAILED:
+                names.setdefault(reason, []).append(name)
+        for registry, problem in self.lost.items():
+            names.setdefault(problem, [registry])
+        said = [
+            f"{', '.join(some) if len(some) < 4 else count(len(some), 'service')}: {reason}"
+            for reason, some in names.items()
+        ]
+        return said[:3] + (["more is said above"] if len(said) > 3 else [])
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things: 1 login, 2 logins."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+# Programs -----------------------------------------------------------------------------------------
+
+
+class File(io.FileIO):
+    """A file in memory, which programs read or print to.
+
+    So no pipe of theirs can block us, the library sh logs none of it, and a token that goes from
+    one program to another does not even enter this process.
+    """
+
+    def __init__(self, content: str = "") -> None:
+        super().__init__(os.memfd_create("ecr_swarm_login"), "r+")
+        # Or programs side by side print over each other's lines.
+        fcntl.fcntl(self, fcntl.F_SETFL, os.O_APPEND)
+        self.write(content.encode())
+
+    def size(self) -> int:
+        """In bytes."""
+        return os.fstat(self.fileno()).st_size
+
+    def text(self) -> str:
+        """Its content, of whatever encoding."""
+        return os.pread(self.fileno(), self.size(), 0).decode(errors="replace").strip()
+
+    def lines(self) -> list[str]:
+        """Its lines. Not splitlines(), which cuts JSON at U+0085, too."""
+        return [line for line in self.text().split("\n") if line]
+
+    def objects(self) -> list[dict[str, Any]]:
+        """The JSON objects, one a line, as far as they are some."""
+        return [found for found in map(object_from, self.lines()) if found is not None]
+
+    def bad_lines(self) -> list[str]:
+        """The lines that are no JSON objects."""
+        return [line for line in self.lines() if object_from(line) is None]
+
+
+def object_from(line: str) -> Optional[dict[str, Any]]:
+    """A JSON object, or None."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def value_at(data: Any, *path: str) -> Any:
+    """What lies at a path in nested objects; None where something is missing or no object."""
     for key in path:
         data = data.get(key) if isinstance(data, dict) else None
     return data
 
-def ask(*command: str, partial: bool = False, **how: Any) -> list[Any]:
-    """What docker printed as JSON, one value a line. Raises Failure, unless a part, or nothing, will do."""
-    problem, printed = program(*command, **how)
-    if problem and not partial:
-        raise Failure(problem)
-    if problem:
-        log.log(NOTICE, "%s", problem)
-    try:
-        return [json.loads(line) for line in printed.text().splitlines()]
-    except ValueError as error:
-        raise Failure(f"{' '.join(command[:3])} did not print JSON: {error}") from None
 
-def program(*command: str, stdin: Optional[File] = None, before: tuple[str, ...] = (),
-            stoppable: bool = True) -> tuple[str, File]:
-    """Run a program. Returns what went wrong in one line, or "", and the file that it printed to."""
-    if stopped_by:
-        sys.exit(128 + stopped_by[0])
-    stdin, stdout, stderr, status = stdin or File(), File(), File(), 0
-    stdin.seek(0)
-    limit = ("--foreground", "--kill-after=5", str(PROGRAM_SECONDS))  # its children: killpg, below
-    try:
-        running = sh.Command("timeout")(*limit, *before, *command, _in=stdin, _out=stdout, _err=stderr, _tty_out=False,
-                                        _close_fds=False, _new_session=True, _bg=True, _bg_exc=False)
-    except (sh.CommandNotFound, sh.ForkException, OSError) as error:
-        return explain(" ".join(command[:3]), 126, str(error)), stdout
-    in_flight.update([running.pid] if stoppable else [])
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(running.pid, signal.SIGTERM if stopped_by and stoppable else 0)  # one that came meanwhile
-    try:
-        running.wait()
-    except sh.ErrorReturnCode as error:
-        status = error.exit_code
-    in_flight.discard(running.pid)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(running.pid, signal.SIGKILL)  # what it left behind
-    return explain(" ".join(command[:3]), status, re.sub(r"[\s\0-\37]+", " ", stderr.text())[-500:]), stdout
+@dataclass
+class Ended:
+    """A program that has ended."""
 
-def explain(name: str, status: int, said: str) -> str:
+    problem: str  # in one line, or ""
+    stdout: File
+    said: str  # on stderr, in one line
+
+
+def time_limit(seconds: float) -> tuple[str, ...]:
+    """What bounds a program. In the foreground: its children are ended by process group."""
+    return ("timeout", "--foreground", f"--kill-after={KILL_SECONDS}", f"{seconds:.1f}")
+
+
+class Programs:
+    """Starts all programs, of which none outlives the run's time or a signal."""
+
+    def __init__(self) -> None:
+        self.stopped_by = 0  # the signal
+        self.in_flight: set[int] = set()  # process groups that a signal ends
+        self.began = 0.0
+
+    def begin(self) -> None:
+        """From now on a run has its RUN_SECONDS."""
+        self.began = time.monotonic()
+
+    def seconds_gone(self) -> float:
+        """Since the run began."""
+        return time.monotonic() - self.began
+
+    def seconds_left(self) -> float:
+        """Until the run has to end."""
+        return RUN_SECONDS - self.seconds_gone()
+
+    def stop(self, number: int, _frame: Any) -> None:
+        """Handle a signal: start nothing more, end what runs, say nothing more."""
+        self.stopped_by = number
+        for group in list(self.in_flight):
+            signal_group(group, signal.SIGTERM)
+        log.warning("Stopped by %s: the next run does what is left", signal.Signals(number).name)
+        log.disabled = True
+
+    def run(
+        self,
+        *command: str,
+        stdin: Optional[File] = None,
+        before: tuple[str, ...] = (),
+        is_stoppable: bool = True,
+        seconds: float = PROGRAM_SECONDS,
+    ) -> Ended:
+        """Run a program to its end, within its time and the run's. Raises Stopped after a signal.
+
+        One that is not stoppable is given its time even if the run's is over.
+        """
+        if self.stopped_by:
+            raise Stopped
+        name = " ".join(command[:3])
+        if self.seconds_left() <= 0:
+            problem = f"{name} was not started: the {RUN_SECONDS} seconds of the run are over"
+            return Ended(problem, File(), "")
+        if is_stoppable:
+            seconds = min(seconds, self.seconds_left())
+        files = (stdin or File(), File(), File())
+        status, problem = self.start((*time_limit(seconds), *before, *command), files, is_stoppable)
+        if self.stopped_by:
+            raise Stopped
+        said = re.sub(r"[\s\0-\37]+", " ", files[2].text() or problem)[-500:]
+        if said and not status and PROOF != command[:2]:  # it warns at each login that it stores it
+            log.info("%s succeeded, and said: %s", name, said)
+        return Ended(explain(name, status, said, seconds), files[1], said)
+
+    def start(
+        self, command: tuple[str, ...], files: tuple[File, File, File], is_stoppable: bool
+    ) -> tuple[int, str]:
+        """The one place that starts programs. Returns the exit status, and why there is none."""
+        stdin, stdout, stderr = files
+        stdin.seek(0)
+        status = 0
+        try:
+            running = sh.Command(command[0])(
+                *command[1:],
+                _in=stdin,
+                _out=stdout,
+                _err=stderr,
+                _tty_out=False,
+                _close_fds=False,  # needs no /proc
+                _new_session=True,
+                _bg=True,
+                _bg_exc=False,  # or a thread prints a traceback, with the program's stdout in it
+            )
+        except (sh.CommandNotFound, sh.ForkException, OSError) as error:
+            return 126, str(error)
+        if is_stoppable:
+            self.in_flight.add(running.pid)
+        if is_stoppable and self.stopped_by:  # the signal came before it was in flight
+            signal_group(running.pid, signal.SIGTERM)
+        try:
+            running.wait()
+        except sh.ErrorReturnCode as error:
+            status = error.exit_code
+        self.in_flight.discard(running.pid)
+        signal_group(running.pid, signal.SIGKILL)  # what it left behind
+        return status, ""
+
+
+def signal_group(group: int, number: int) -> None:
+    """Signal all processes of a group, if there is one left."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, number)
+
+
+def explain(name: str, status: int, said: str, seconds: float) -> str:
     """What went wrong with a program, in one line, or ""."""
-    if said and not status and "docker login" not in name:  # docker warns at each login that it stores it
-        log.info("%s succeeded, and said: %s", name, said)
-    hung = f"hung, and was killed after {PROGRAM_SECONDS} seconds"
-    says = {123: "failed", 124: hung, 137: hung, 126: "cannot be executed", 127: "is not installed, or not on the PATH"}
-    what = says.get(status, f"failed with exit status {status}" if status > 0 else f"was killed by signal {-status}")
-    return f"{name} {what}: {said or 'it said nothing'}" if status else ""
+    if not status:
+        return ""
+    hung = f"hung, and was killed after {seconds:.0f} seconds"
+    reasons = {
+        123: "failed",  # of xargs
+        124: hung,
+        126: "cannot be executed",
+        127: "is not installed, or not on the PATH",
+        137: hung,
+    }
+    killed = f"was killed by signal {-status}"
+    other = f"failed with exit status {status}" if status > 0 else killed
+    return f"{name} {reasons.get(status, other)}: {said or 'it said nothing'}"
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -20,7 +20,9 @@ def environment_of_pyenv() -> dict[str, str]:
     """With pyenv, what is on PATH only finds a Python if it is told of all that are installed."""
     if not shutil.which("pyenv"):
         return dict(os.environ)
-    found = subprocess.run(["pyenv", "versions", "--bare"], capture_output=True, check=False, text=True)
+    found = subprocess.run(
+        ["pyenv", "versions", "--bare"], capture_output=True, check=False, text=True
+    )
     return {**os.environ, "PYENV_VERSION": ":".join(found.stdout.split())}
 
 
@@ -30,7 +32,13 @@ def find_python(version: str) -> str | None:
     for name in (f"python{version}", "python3", sys.executable):
         if not shutil.which(name):
             continue
-        found = subprocess.run([name, "-c", code], capture_output=True, check=False, text=True, env=environment_of_pyenv())
+        found = subprocess.run(
+            [name, "-c", code],
+            capture_output=True,
+            check=False,
+            text=True,
+            env=environment_of_pyenv(),
+        )
         if found.returncode == 0 and found.stdout.split()[0] == version:
             return found.stdout.split()[1]
     return None
@@ -41,8 +49,17 @@ def make_environment(python: str, version: str, sh: str) -> Path:
     folder = FOLDER / f"python{version}-sh{sh}"
     if not (folder / "ready").exists():
         subprocess.run([python, "-m", "venv", "--clear", str(folder)], check=True)
-        install = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*install, "-r", ROOT / "tests" / "requirements.txt", f"sh=={sh}"], check=True)
+        install = [
+            folder / "bin" / "python",
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+        ]
+        subprocess.run(
+            [*install, "-r", ROOT / "tests" / "requirements.txt", f"sh=={sh}"], check=True
+        )
         (folder / "ready").touch()
     return folder / "bin" / "python"
 
@@ -57,7 +74,17 @@ def main() -> int:
             continue
         print(f"== Python {version}, sh {sh}", flush=True)
         environment = make_environment(python, version, sh)
-        command = [environment, "-m", "pytest", "-q", "-n", "auto", "-p", "no:cacheprovider", "tests/fake"]
+        command = [
+            environment,
+            "-m",
+            "pytest",
+            "-q",
+            "-n",
+            "auto",
+            "-p",
+            "no:cacheprovider",
+            "tests/fake",
+        ]
         ended = subprocess.run(command, check=False, cwd=ROOT)
         results[version, sh] = "failed" if ended.returncode else "passed"
     for (version, sh), result in results.items():

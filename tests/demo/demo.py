@@ -307,7 +307,10 @@ def show_table(before: dict[str, str], after: dict[str, str], after_loop: dict[s
     for row in ROWS:
         is_same = before[row.name] == after[row.name]
         print_columns(
-            row.name, before[row.name], "the same" if is_same else after[row.name], after_loop[row.name]
+            row.name,
+            before[row.name],
+            "the same" if is_same else after[row.name],
+            after_loop[row.name],
         )
         if row.lesson:
             print(" " * 10 + "^ " + row.lesson)

@@ -35,7 +35,7 @@ Answerer = Callable[["Call"], "dict[str, Any] | None"]
 
 # A test starts ten of these, so every millisecond counts: without site-packages (-S)
 # and with the C module below `socket`, which takes half the start-up, it is 10 ms.
-STUB = '''#!{python} -IS
+STUB = """#!{python} -IS
 import marshal, os, sys, _socket
 
 def give_way_to_orders(orders):
@@ -82,7 +82,7 @@ finally:
     if int(status) < 0:
         die_of(-int(status))
     os._exit(int(status))
-'''
+"""
 
 
 class Ending(int):
@@ -235,7 +235,9 @@ class Fakes:
         words, pipe = [str(word) for word in argv], subprocess.PIPE
         with self._popen_lock:
             self.fp.pass_command(words)
-            return subprocess.Popen(words, **{"stdin": pipe, "stdout": pipe, "stderr": pipe, **options})
+            return subprocess.Popen(
+                words, **{"stdin": pipe, "stdout": pipe, "stderr": pipe, **options}
+            )
 
     def _make_unstartable(self, name: str, status: int, reason: str) -> None:
         # The script adds folders to PATH, where the machine may have a real one. So

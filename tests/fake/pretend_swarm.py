@@ -202,7 +202,12 @@ class PretendSwarm:
 
     def _service_ps(self, options: dict, names: list[str], *_: Any) -> Answer:
         found = [self._find(name) for name in names]
-        rows = [ps_row(service, task) for service in found if service for task in in_order(all_tasks(service))]
+        rows = [
+            ps_row(service, task)
+            for service in found
+            if service
+            for task in in_order(all_tasks(service))
+        ]
         gone = [name for name in names if not self._find(name)]
         if {"-q", "--quiet"} & set(options):
             options = {"--format": "{{.ID}}"}
@@ -598,7 +603,11 @@ def task_inspection(service: Service, task: dict) -> dict:
         "ID": task["id"],
         "ServiceID": service["id"],
         # A global service has one task a node, and no slots.
-        **({"NodeID": f"node-{task['slot']}"} if service["mode"] == "global" else {"Slot": task["slot"]}),
+        **(
+            {"NodeID": f"node-{task['slot']}"}
+            if service["mode"] == "global"
+            else {"Slot": task["slot"]}
+        ),
         "Spec": task_template(service, task["image"]),
         "Status": status,
         # Swarm wants none of the tasks that have ended, restarted or not.

@@ -121,7 +121,10 @@ def config(text: str) -> Fault:
 
 def helper(**answer: Any) -> Fault:
     """A run that relies on a credential helper."""
-    uses_it = both(option("--refresh-only"), config(json.dumps({"credHelpers": {ECR: "helper", ECR_US: "works"}})))
+    uses_it = both(
+        option("--refresh-only"),
+        config(json.dumps({"credHelpers": {ECR: "helper", ECR_US: "works"}})),
+    )
     works = says("docker-credential-works", "get", stdout='{"Secret": "secret-of-a-helper"}')
     return both(uses_it, works, says(HELPER, "get", **answer) if answer else uses_nothing)
 
@@ -150,7 +153,13 @@ def impatient(scene: Scene) -> None:
 
 def half_of_the_list(scene: Scene) -> None:
     """`docker service ls` is killed when it has said half of it."""
-    row = {"ID": "1", "Name": "us", "Mode": "replicated", "Replicas": "1/1", "Image": f"{ECR_US}/app:2"}
+    row = {
+        "ID": "1",
+        "Name": "us",
+        "Mode": "replicated",
+        "Replicas": "1/1",
+        "Image": f"{ECR_US}/app:2",
+    }
     says(*LS, stdout=json.dumps(row) + "\n", signal=signal.SIGKILL, times=99)(scene)
 
 
@@ -187,8 +196,12 @@ class Row(NamedTuple):
 
 ALL = "us web"
 DAEMON_DOWN = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?"
-WORKER = "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state."
-NO_SWARM = 'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect.'
+WORKER = (
+    "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster state."
+)
+NO_SWARM = (
+    'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect.'
+)
 LOCKED = 'Swarm is encrypted and needs to be unlocked before it can be used. Please use "docker swarm unlock".'
 NO_LEADER = "rpc error: code = Unknown desc = The swarm does not have a leader."
 NOT_IMPLEMENTED = "Error saving credentials: error storing credentials - err: exit status 1, out: `not implemented`"
@@ -284,7 +297,9 @@ def debug_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     handler = logging.Handler()
     handler.emit = lambda record: records.append(f"{record.getMessage()} {record.args}")  # type: ignore[method-assign]
     configure = logging.basicConfig
-    monkeypatch.setattr(logging, "basicConfig", lambda **options: configure(**{**options, "level": logging.DEBUG}))
+    monkeypatch.setattr(
+        logging, "basicConfig", lambda **options: configure(**{**options, "level": logging.DEBUG})
+    )
     logger = logging.getLogger("sh")
     level = logger.level
     logger.addHandler(handler)
@@ -302,7 +317,9 @@ def secrets_shown(scene: Scene, outcome: Outcome, debug_log: list[str]) -> list[
     for path in scene.home.parent.rglob("*"):
         if path.is_file() and path.name != "config.json":
             places[str(path)] = path.read_bytes().decode(errors="replace")
-    places.update({"stdout": outcome.stdout, "stderr": outcome.stderr, "log of sh": "\n".join(debug_log)})
+    places.update(
+        {"stdout": outcome.stdout, "stderr": outcome.stderr, "log of sh": "\n".join(debug_log)}
+    )
     return [place for place, text in places.items() if "secret-" in text]
 
 
@@ -359,7 +376,9 @@ ODD_SERVICES: list[tuple[str, Any, str]] = [
 
 
 def test_odd_services(run: Run, swarm: PretendSwarm) -> None:
-    names = [f"{number:02}-".ljust(63, "x") for number in range(len(ODD_SERVICES))]  # as long as docker allows
+    names = [
+        f"{number:02}-".ljust(63, "x") for number in range(len(ODD_SERVICES))
+    ]  # as long as docker allows
     for name, (field, value, _) in zip(names, ODD_SERVICES):
         swarm.add(name, inspect={field: value})
 
@@ -367,16 +386,24 @@ def test_odd_services(run: Run, swarm: PretendSwarm) -> None:
 
     assert outcome.status == 1
     expected = {name: outcome for name, (_, _, outcome) in zip(names, ODD_SERVICES)}
-    assert sorted(outcome.stdout.split()) == [name for name in names if expected[name] == "refreshed"]
-    last_words = {name: line for line in outcome.stderr.splitlines()[:-1] for name in names if name in line}
+    assert sorted(outcome.stdout.split()) == [
+        name for name in names if expected[name] == "refreshed"
+    ]
+    last_words = {
+        name: line for line in outcome.stderr.splitlines()[:-1] for name in names if name in line
+    }
     others = [name for name in names if expected[name] != "refreshed"]
     assert [name for name in others if expected[name] not in last_words[name]] == []
 
 
-@pytest.mark.parametrize("task", ["null", "{}", '{"ServiceID": "%s", "Status": null, "Spec": null, "Slot": null}'])
+@pytest.mark.parametrize(
+    "task", ["null", "{}", '{"ServiceID": "%s", "Status": null, "Spec": null, "Slot": null}']
+)
 def test_an_odd_task_stops_nobody(run: Run, scene: Scene, task: str) -> None:
     add("once", **ONCE)(scene)
-    says(*TASKS, stdout=task.replace("%s", scene.swarm.service("once")["id"]) + "\n", times=9)(scene)
+    says(*TASKS, stdout=task.replace("%s", scene.swarm.service("once")["id"]) + "\n", times=9)(
+        scene
+    )
 
     outcome = run()
 
@@ -387,11 +414,26 @@ def test_an_odd_task_stops_nobody(run: Run, scene: Scene, task: str) -> None:
 # What aws says, by the region that says it. The texts change between versions, so they are shown, not understood.
 AWS_FAILURES = {
     "us-east-2": (252, "aws: error: argument command: Invalid choice"),
-    "us-west-1": (253, "You must specify a region. You can also configure your region by running aws configure."),
-    "us-west-2": (253, "Unable to locate credentials. You can configure credentials by running aws configure."),
-    "eu-west-1": (254, "An error occurred (ExpiredTokenException) when calling the GetAuthorizationToken operation"),
-    "eu-west-2": (254, "An error occurred (ThrottlingException) when calling the GetAuthorizationToken operation"),
-    "eu-west-3": (254, "An error occurred (AccessDeniedException) when calling the GetAuthorizationToken operation"),
+    "us-west-1": (
+        253,
+        "You must specify a region. You can also configure your region by running aws configure.",
+    ),
+    "us-west-2": (
+        253,
+        "Unable to locate credentials. You can configure credentials by running aws configure.",
+    ),
+    "eu-west-1": (
+        254,
+        "An error occurred (ExpiredTokenException) when calling the GetAuthorizationToken operation",
+    ),
+    "eu-west-2": (
+        254,
+        "An error occurred (ThrottlingException) when calling the GetAuthorizationToken operation",
+    ),
+    "eu-west-3": (
+        254,
+        "An error occurred (AccessDeniedException) when calling the GetAuthorizationToken operation",
+    ),
     "eu-south-1": (255, "Error loading SSO Token: Token for default does not exist"),
     "ap-south-1": (255, "Unable to locate credentials"),
 }
@@ -411,7 +453,9 @@ def test_what_aws_says_is_shown(run: Run, scene: Scene) -> None:
     assert [line for line in said if line not in outcome.stderr] == []
 
 
-def test_the_check_for_secrets_sees_the_log_of_sh(run: Run, scene: Scene, debug_log: list[str]) -> None:
+def test_the_check_for_secrets_sees_the_log_of_sh(
+    run: Run, scene: Scene, debug_log: list[str]
+) -> None:
     run()
 
     assert any("docker service ls" in record for record in debug_log)
@@ -425,7 +469,9 @@ def stop_at(scene: Scene, call: tuple[str, ...], number: int) -> None:
 
     def stop() -> None:
         stopped_by = scene.script.stopped_by  # of this run
-        signal.pthread_kill(threading.main_thread().ident or 0, number)  # wakes it, if it waits for a program
+        signal.pthread_kill(
+            threading.main_thread().ident or 0, number
+        )  # wakes it, if it waits for a program
         deadline = time.monotonic() + 10
         while not stopped_by and time.monotonic() < deadline:
             time.sleep(0.001)
@@ -483,7 +529,9 @@ def test_a_signal_while_a_program_starts(run: Run, scene: Scene) -> None:
     # It comes when the program runs, but is not yet known to be in flight.
     class Late(set):  # type: ignore[type-arg]
         def update(self, groups: list[int]) -> None:  # type: ignore[override]
-            if groups and scene.fakes.calls_of(*LOGIN):  # the next after the logins, which are no such groups
+            if groups and scene.fakes.calls_of(
+                *LOGIN
+            ):  # the next after the logins, which are no such groups
                 os.kill(os.getpid(), signal.SIGTERM)
             super().update(groups)
 

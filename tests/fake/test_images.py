@@ -16,7 +16,13 @@ import ecr_swarm_login as script
 LOWER = string.ascii_lowercase + string.digits
 # amazon-ecr-credential-helper, ecr-login/api/client.go
 SUFFIXES = {
-    "amazonaws.com": ["eu-central-1", "us-east-1", "us-gov-west-1", "mx-central-1", "ap-southeast-12"],
+    "amazonaws.com": [
+        "eu-central-1",
+        "us-east-1",
+        "us-gov-west-1",
+        "mx-central-1",
+        "ap-southeast-12",
+    ],
     "amazonaws.com.cn": ["cn-north-1", "cn-northwest-1"],
     "amazonaws.eu": ["eusc-de-east-1"],
     "on.aws": ["eu-central-1", "us-gov-east-1"],
@@ -29,7 +35,9 @@ SUFFIXES = {
 
 accounts = st.text(string.digits, min_size=12, max_size=12)
 services = st.sampled_from([".dkr.ecr", ".dkr-ecr", ".dkr.ecr-fips", ".dkr-ecr-fips"])
-regions = st.sampled_from([(region, suffix) for suffix, known in SUFFIXES.items() for region in known])
+regions = st.sampled_from(
+    [(region, suffix) for suffix, known in SUFFIXES.items() for region in known]
+)
 hosts = st.builds(lambda account, service, region: f"{account}{service}.{region[0]}.{region[1]}", accounts, services,
                   regions)  # fmt: skip
 # https://pkg.go.dev/github.com/distribution/reference
@@ -50,13 +58,23 @@ def test_every_image_in_ecr(host: str, path: str, ending: str) -> None:
 
 @given(components, paths, endings)
 def test_no_image_without_a_host(first: str, path: str, ending: str) -> None:
-    for image in (first + ending, f"{first}/{path}{ending}", f"localhost:5000/{path}", f"docker.io/{path}{ending}"):
+    for image in (
+        first + ending,
+        f"{first}/{path}{ending}",
+        f"localhost:5000/{path}",
+        f"docker.io/{path}{ending}",
+    ):
         assert script.ecr_host(image) == ""
 
 
 @given(hosts, paths, endings)
 def test_a_host_is_elsewhere_in_the_name(host: str, path: str, ending: str) -> None:
-    for image in (f"{host}{ending}", f"docker.io/{host}/{path}{ending}", f"{path}/{host}{ending}", f"//{host}/{path}"):
+    for image in (
+        f"{host}{ending}",
+        f"docker.io/{host}/{path}{ending}",
+        f"{path}/{host}{ending}",
+        f"//{host}/{path}",
+    ):
         assert script.ecr_host(image) == ""
 
 
@@ -76,14 +94,18 @@ def look_alikes(host: str, word: str) -> list[str]:
 
 @given(hosts, st.text(LOWER, min_size=1, max_size=8), paths)
 def test_no_look_alike(host: str, word: str, path: str) -> None:
-    taken_in = [alike for alike in look_alikes(host, word) if alike != host and script.ecr_host(f"{alike}/{path}")]
+    taken_in = [
+        alike
+        for alike in look_alikes(host, word)
+        if alike != host and script.ecr_host(f"{alike}/{path}")
+    ]
 
     assert taken_in == []
 
 
 @given(hosts, st.integers(0, 99), st.characters(exclude_characters="/"))
 def test_no_host_with_a_typing_error(host: str, position: int, character: str) -> None:
-    mistyped = f"{host[:position]}{character}{host[position + 1:]}"
+    mistyped = f"{host[:position]}{character}{host[position + 1 :]}"
     found = script.ecr_host(f"{mistyped}/app:1")
 
     # An account or a region may become another one, nothing else may.
@@ -92,7 +114,15 @@ def test_no_host_with_a_typing_error(host: str, position: int, character: str) -
     assert not found or found.partition(".")[2].endswith(tuple(f".{suffix}" for suffix in SUFFIXES))
 
 
-@given(st.one_of(st.none(), st.text(), st.integers(), st.lists(st.text()), st.dictionaries(st.text(), st.text())))
+@given(
+    st.one_of(
+        st.none(),
+        st.text(),
+        st.integers(),
+        st.lists(st.text()),
+        st.dictionaries(st.text(), st.text()),
+    )
+)
 def test_what_is_no_image_at_all(image: object) -> None:
     assert script.ecr_host(image) == ""
 
@@ -106,7 +136,9 @@ def test_other_hosts(host: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_the_token_is_that_of_the_host_s_region(run: Any, fakes: Fakes, swarm: PretendSwarm, suffix: str) -> None:
+def test_the_token_is_that_of_the_host_s_region(
+    run: Any, fakes: Fakes, swarm: PretendSwarm, suffix: str
+) -> None:
     host = f"123456789012.dkr-ecr-fips.{SUFFIXES[suffix][0]}.{suffix}"
 
     assert run("--login-only", "--registry", host).status == 0

@@ -52,7 +52,12 @@ def options(**chosen: Any) -> SimpleNamespace:
         (HELD, "rollback_started", {"rollout": "rollback_started", "age": HOUR}, {}),
         (HELD, "docker service update --with-registry-auth web", PAUSED, {}),
         (HELD, "docker service rollback web", PAUSED, {}),
-        (HELD, "docker service update --with-registry-auth web", {**PAUSED, "rollout": "rollback_paused"}, {}),
+        (
+            HELD,
+            "docker service update --with-registry-auth web",
+            {**PAUSED, "rollout": "rollback_paused"},
+            {},
+        ),
         (HELD, "rollback_paused", {"rollout": "rollback_paused", "age": HOUR}, {}),
         (HELD, "unheard_of", {"rollout": "unheard_of", "age": HOUR}, {}),
         (OVERDUE, "paused", {**PAUSED, "age": 6 * HOUR}, {}),
@@ -71,7 +76,12 @@ def options(**chosen: Any) -> SimpleNamespace:
         # mounts
         (DUE, "tasks may restart once", {"mounts_sorted": False}, {}),
         (OVERDUE, "tasks may restart once", {"mounts_sorted": False}, {"no_restart": True}),
-        (HELD, "tasks may restart once", {"mounts_sorted": False, "age": HOUR}, {"no_restart": True}),
+        (
+            HELD,
+            "tasks may restart once",
+            {"mounts_sorted": False, "age": HOUR},
+            {"no_restart": True},
+        ),
         (DUE, "", {}, {"no_restart": True}),
         # --keep-rollback
         (LEFT, "rollback is kept", {"rollout": "completed", "age": HOUR}, {"keep_rollback": 2}),
@@ -99,7 +109,11 @@ NOW = time.strftime("%Y-%m-%dT%H:%M:%S.123456789Z", time.gmtime())
 
 def described(template: dict[str, Any] | None = None, **item: Any) -> Any:
     """What the script makes of docker's answers, which may lack or have more than today's."""
-    spec = {"Name": "web", "Mode": {"Replicated": {}}, "TaskTemplate": {**TEMPLATE, **(template or {})}}
+    spec = {
+        "Name": "web",
+        "Mode": {"Replicated": {}},
+        "TaskTemplate": {**TEMPLATE, **(template or {})},
+    }
     return script.service_from({"ID": "id", "Spec": spec, **item})
 
 
@@ -128,7 +142,10 @@ def test_restart_policy(policy: Any, may_finish: bool) -> None:
         ([{"Source": "a"}, {"Source": "a", "Target": "/b"}], True)],
 )  # fmt: skip
 def test_mounts(mounts: Any, is_sorted: bool) -> None:
-    assert described(template={"ContainerSpec": {"Image": "app", "Mounts": mounts}}).mounts_sorted is is_sorted
+    assert (
+        described(template={"ContainerSpec": {"Image": "app", "Mounts": mounts}}).mounts_sorted
+        is is_sorted
+    )
 
 
 @pytest.mark.parametrize(
@@ -163,19 +180,33 @@ def test_a_rollout_of_ports_changes_more_than_the_token() -> None:
     assert not described(PreviousSpec=previous).token_only
 
 
-@pytest.mark.parametrize("names, is_sorted", [(["core", "nofile"], True), (["nofile", "core"], False), ([], True)])
+@pytest.mark.parametrize(
+    "names, is_sorted", [(["core", "nofile"], True), (["nofile", "core"], False), ([], True)]
+)
 def test_ulimits(names: list[str], is_sorted: bool) -> None:
     limits = [{"Name": name, "Soft": 1, "Hard": 1} for name in names]
 
-    assert described(template={"ContainerSpec": {"Image": "app", "Ulimits": limits}}).mounts_sorted is is_sorted
+    assert (
+        described(template={"ContainerSpec": {"Image": "app", "Ulimits": limits}}).mounts_sorted
+        is is_sorted
+    )
 
 
 def test_defaults_are_no_difference() -> None:
     """docker service inspect fills them into Spec alone."""
     policy = {"Condition": "any", "Delay": 5000000000, "MaxAttempts": 0}
     container = {**TEMPLATE["ContainerSpec"], "StopGracePeriod": 10000000000, "DNSConfig": {}}
-    shown = {"RestartPolicy": policy, "ContainerSpec": container, "Runtime": "container", "Resources": {}, "Placement": {}}
+    shown = {
+        "RestartPolicy": policy,
+        "ContainerSpec": container,
+        "Runtime": "container",
+        "Resources": {},
+        "Placement": {},
+    }
     stored = {"ContainerSpec": TEMPLATE["ContainerSpec"]}
 
     assert described(template=shown, PreviousSpec={"TaskTemplate": stored}).token_only
-    assert not described(template=shown, PreviousSpec={"TaskTemplate": {**stored, "RestartPolicy": {"MaxAttempts": 1}}}).token_only
+    assert not described(
+        template=shown,
+        PreviousSpec={"TaskTemplate": {**stored, "RestartPolicy": {"MaxAttempts": 1}}},
+    ).token_only

@@ -30,7 +30,9 @@ def start(fakes: Fakes) -> Start:
     """Run the script to its end: start("--version", shell='exec "$@" >&-')."""
 
     def start(*arguments: str, shell: str = 'exec "$@"', **options: Any) -> Outcome:
-        outcome = fakes.run_program("/bin/sh", "-c", shell, "sh", sys.executable, SCRIPT, *arguments, **options)
+        outcome = fakes.run_program(
+            "/bin/sh", "-c", shell, "sh", sys.executable, SCRIPT, *arguments, **options
+        )
         assert "Traceback" not in outcome.stderr
         assert "Exception ignored" not in outcome.stderr
         return outcome
@@ -61,7 +63,9 @@ def test_help_opens_with_what_it_does_and_two_examples(start: Start) -> None:
 @pytest.mark.parametrize("option", ["--region", "--registry", "--login-only", "--refresh-only", "--leader-only", "-h",
                                     "--all-services", "--no-restart", "--keep-rollback", "--dry-run", "--quiet", "-n",
                                     "-q", "--version"])  # fmt: skip
-def test_help_names_every_option(script: Any, capsys: pytest.CaptureFixture[str], option: str) -> None:
+def test_help_names_every_option(
+    script: Any, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
     with pytest.raises(SystemExit):
         script.main(["--help"])
 
@@ -86,7 +90,12 @@ def test_without_sh_one_line_says_how_to_get_it(fakes: Fakes) -> None:
 
 @pytest.mark.parametrize(
     "arguments, status, stdout",
-    [((), 0, "web\n"), (("nix", "web"), 1, "web\n"), (("--keep-rollback", "11"), 2, ""), (("stuck",), 3, "")],
+    [
+        ((), 0, "web\n"),
+        (("nix", "web"), 1, "web\n"),
+        (("--keep-rollback", "11"), 2, ""),
+        (("stuck",), 3, ""),
+    ],
 )
 def test_exit_status(
     start: Start, swarm: PretendSwarm, arguments: tuple[str, ...], status: int, stdout: str
@@ -102,7 +111,9 @@ def test_exit_status(
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-", ">/dev/full", "2>/dev/full"])
-def test_a_stream_that_is_closed_or_full(start: Start, fakes: Fakes, swarm: PretendSwarm, closed: str) -> None:
+def test_a_stream_that_is_closed_or_full(
+    start: Start, fakes: Fakes, swarm: PretendSwarm, closed: str
+) -> None:
     swarm.add("web")
     swarm.add("us", f"{ECR_US}/app:2")
 
@@ -141,7 +152,9 @@ def test_help_with_a_closed_stream(start: Start, closed: str, statuses: set[int]
 def test_a_terminal(fakes: Fakes, swarm: PretendSwarm) -> None:
     swarm.add("web")
     ours, theirs = pty.openpty()
-    process = fakes.start_program(sys.executable, SCRIPT, stdin=theirs, stdout=theirs, stderr=theirs)
+    process = fakes.start_program(
+        sys.executable, SCRIPT, stdin=theirs, stdout=theirs, stderr=theirs
+    )
     os.close(theirs)
 
     text = read_all(ours)
@@ -169,7 +182,9 @@ def read_all(terminal: int) -> str:
 def test_without_a_home(start: Start, swarm: PretendSwarm, tmp_path: Path, home: str) -> None:
     swarm.add("web")
 
-    outcome = start(shell=f'{home}; exec "$@"', env={**os.environ, "DOCKER_CONFIG": str(tmp_path / "docker")})
+    outcome = start(
+        shell=f'{home}; exec "$@"', env={**os.environ, "DOCKER_CONFIG": str(tmp_path / "docker")}
+    )
 
     assert outcome[:2] == (0, "web\n")
 
@@ -200,7 +215,9 @@ def test_few_file_descriptors(start: Start, swarm: PretendSwarm) -> None:
 # Its end
 
 
-def signalled(fakes: Fakes, call: tuple[str, ...], number: int, *arguments: str, **options: Any) -> Outcome:
+def signalled(
+    fakes: Fakes, call: tuple[str, ...], number: int, *arguments: str, **options: Any
+) -> Outcome:
     """A run that gets a signal when it starts this program."""
     process = fakes.start_program(sys.executable, SCRIPT, *arguments, **options)
     fakes.when(*call, do=lambda: process.send_signal(number))
@@ -246,13 +263,17 @@ def test_a_signal_that_is_ignored_stays_so(fakes: Fakes, swarm: PretendSwarm, nu
     # As under nohup, and in the background of a script.
     swarm.add("web")
 
-    outcome = signalled(fakes, LOGIN, number, preexec_fn=lambda: signal.signal(number, signal.SIG_IGN))
+    outcome = signalled(
+        fakes, LOGIN, number, preexec_fn=lambda: signal.signal(number, signal.SIG_IGN)
+    )
 
     assert outcome[:2] == (0, "web\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_while_waiting_for_another_run(fakes: Fakes, swarm: PretendSwarm, number: int) -> None:
+def test_a_signal_while_waiting_for_another_run(
+    fakes: Fakes, swarm: PretendSwarm, number: int
+) -> None:
     swarm.add("web")
     first_logs_in, go_on = threading.Event(), threading.Event()
     fakes.when(*LOGIN, do=lambda: (first_logs_in.set(), go_on.wait(10)))
@@ -300,7 +321,9 @@ def test_sigkill_at_any_moment(fakes: Fakes, swarm: PretendSwarm) -> None:
     outcome = fakes.run_program(sys.executable, SCRIPT)
 
     assert (outcome.status, sorted(outcome.stdout.split())) == (0, sorted(names))
-    assert all(login_opens(swarm.service(name)) and swarm.service(name)["restarted"] == 0 for name in names)
+    assert all(
+        login_opens(swarm.service(name)) and swarm.service(name)["restarted"] == 0 for name in names
+    )
     assert json.dumps(swarm.services[3:]) == untouched
 
 

@@ -18,7 +18,9 @@ SCRIPT = (ROOT / "ecr_swarm_login.py").read_text()
 
 def blocks(kind: str) -> list[str]:
     """The code blocks of this kind."""
-    return [text for name, text in re.findall(r"(?ms)^```(\w*)\n(.*?)^```$", README) if name == kind]
+    return [
+        text for name, text in re.findall(r"(?ms)^```(\w*)\n(.*?)^```$", README) if name == kind
+    ]
 
 
 def words(text: str) -> str:
@@ -32,14 +34,20 @@ def test_it_is_read_in_one_sitting() -> None:
 
     assert len(SCRIPT.splitlines()) < 400
     assert {name: length for name, length in lengths.items() if length >= 25} == {}
-    assert [node.name for node in functions if not ast.get_docstring(node) and node.name != "__init__"] == []
+    assert [
+        node.name for node in functions if not ast.get_docstring(node) and node.name != "__init__"
+    ] == []
 
 
 def test_one_place_starts_programs() -> None:
-    modules = {name.partition(".")[0] for name in re.findall(r"(?m)^\s*(?:import|from) (\S+)", SCRIPT)}
+    modules = {
+        name.partition(".")[0] for name in re.findall(r"(?m)^\s*(?:import|from) (\S+)", SCRIPT)
+    }
 
     assert SCRIPT.count("sh.Command(") == 1
-    assert modules.isdisjoint({"subprocess", "multiprocessing", "socket", "http", "urllib", "boto3", "docker", "requests"})
+    assert modules.isdisjoint(
+        {"subprocess", "multiprocessing", "socket", "http", "urllib", "boto3", "docker", "requests"}
+    )
     assert not re.search(r"os\.(system|popen|exec|spawn|posix_spawn|fork)", SCRIPT)
 
 
@@ -51,17 +59,31 @@ def test_options_are_those_of_the_help(fakes: Any, script: Any) -> None:
     for text in (said, shown):
         assert "SERVICE only these services, by name " in words(text)
     # Pythons differ in how they head the list, and where they break its lines.
-    assert words(said[said.index("--region REGION"):]) == words(shown[shown.index("--region REGION"):])
+    assert words(said[said.index("--region REGION") :]) == words(
+        shown[shown.index("--region REGION") :]
+    )
 
 
 def test_no_option_of_another_time() -> None:
     known = set(re.findall(r'"(--[a-z-]+)"', SCRIPT)) | {"--help"}
-    others = {"--with-registry-auth", "--username", "--password-stdin", "--now", "--failed", "--format", "--filter", "--retry"}
+    others = {
+        "--with-registry-auth",
+        "--username",
+        "--password-stdin",
+        "--now",
+        "--failed",
+        "--format",
+        "--filter",
+        "--retry",
+    }
 
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - others <= known
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"`make ([a-z0-9-]+)`|^make ([a-z0-9-]+)$", README, re.MULTILINE))))
+@pytest.mark.parametrize(
+    "target",
+    sorted(set(re.findall(r"`make ([a-z0-9-]+)`|^make ([a-z0-9-]+)$", README, re.MULTILINE))),
+)
 def test_make_targets_exist(target: tuple[str, str]) -> None:
     assert re.search(rf"(?m)^{''.join(target)}:", (ROOT / "Makefile").read_text())
 
@@ -78,12 +100,20 @@ def test_files_that_are_copied_exist() -> None:
 def test_policy_is_json_with_the_fewest_rights() -> None:
     [policy] = map(json.loads, blocks("json"))
 
-    assert policy["Statement"][0] == {"Effect": "Allow", "Action": "ecr:GetAuthorizationToken", "Resource": "*"}
+    assert policy["Statement"][0] == {
+        "Effect": "Allow",
+        "Action": "ecr:GetAuthorizationToken",
+        "Resource": "*",
+    }
 
 
 @pytest.mark.parametrize(
     "text",
-    ["No service uses ECR, and no region is set", "has no library sh", "its tasks may restart once"],
+    [
+        "No service uses ECR, and no region is set",
+        "has no library sh",
+        "its tasks may restart once",
+    ],
 )
 def test_own_texts_can_be_searched(text: str) -> None:
     assert text in README and text in SCRIPT

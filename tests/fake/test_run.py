@@ -15,7 +15,16 @@ from typing import Any
 
 import pytest
 from fakes import Fakes, Outcome
-from pretend_swarm import ACCOUNT, ECR, ECR_US, EXPIRED, OWN_LOGIN, UPDATE, PretendSwarm, login_opens
+from pretend_swarm import (
+    ACCOUNT,
+    ECR,
+    ECR_US,
+    EXPIRED,
+    OWN_LOGIN,
+    UPDATE,
+    PretendSwarm,
+    login_opens,
+)
 
 Run = Callable[..., Outcome]
 
@@ -83,7 +92,10 @@ def test_the_story_is_on_stderr(run: Run, swarm: PretendSwarm) -> None:
     assert "Running docker update swarm services registry auth" in outcome.stderr
     assert "2 of 2 services" in outcome.stderr
     assert "process started" not in outcome.stderr  # that is the story of the library sh
-    assert "1 refreshed, 1 left alone, 0 held back, 0 held back too long, 0 failed in " in last_line(outcome)
+    assert (
+        "1 refreshed, 1 left alone, 0 held back, 0 held back too long, 0 failed in "
+        in last_line(outcome)
+    )
 
 
 def story(outcome: Outcome) -> list[str]:
@@ -110,7 +122,9 @@ LEFT_OR_HELD = [
     "rolling held back: its rollout is updating",
 ]
 WELL = "N seconds; missing: nothing"
-RESTARTS = "its tasks may restart once: the docker client sorts its mounts and ulimits (docker/cli#7226)"
+RESTARTS = (
+    "its tasks may restart once: the docker client sorts its mounts and ulimits (docker/cli#7226)"
+)
 
 
 def test_the_story_of_a_run(run: Run, swarm: PretendSwarm) -> None:
@@ -163,7 +177,9 @@ def test_the_story_of_a_manager_that_does_not_lead(run: Run, swarm: PretendSwarm
     ]
 
 
-def test_the_story_of_a_refresh_without_logins(run: Run, fakes: Fakes, swarm: PretendSwarm, home: Path) -> None:
+def test_the_story_of_a_refresh_without_logins(
+    run: Run, fakes: Fakes, swarm: PretendSwarm, home: Path
+) -> None:
     write_config(home, credHelpers={ECR_US: "ecr-login"})
     swarm.add("web")
     swarm.add("us", f"{ECR_US}/us:1")
@@ -197,7 +213,9 @@ def test_the_story_of_what_is_tried_again(run: Run, fakes: Fakes, swarm: Pretend
     ]
 
 
-def test_what_docker_does_not_show_is_tried_again(run: Run, fakes: Fakes, swarm: PretendSwarm) -> None:
+def test_what_docker_does_not_show_is_tried_again(
+    run: Run, fakes: Fakes, swarm: PretendSwarm
+) -> None:
     swarm.add("web")
     fakes.answer("docker", "service", "inspect", fakes.fp.any(), stdout="")
 
@@ -249,7 +267,9 @@ def test_an_empty_swarm_is_fine(run: Run, fakes: Fakes, swarm: PretendSwarm) -> 
     assert hosts_logged_in(fakes) == [ECR]
 
 
-def test_the_folder_of_the_logins_is_the_user_s_alone(run: Run, swarm: PretendSwarm, home: Path) -> None:
+def test_the_folder_of_the_logins_is_the_user_s_alone(
+    run: Run, swarm: PretendSwarm, home: Path
+) -> None:
     swarm.add("web")
 
     assert run().status == 0
@@ -275,7 +295,11 @@ def test_a_second_run_refreshes_again(run: Run, swarm: PretendSwarm) -> None:
     [
         ([], {}, [ECR]),
         (["--registry", ECR_US], {}, [ECR, ECR_US]),
-        (["--registry", ECR_US, "--registry", ECR_OTHER_ACCOUNT], {}, [ECR, ECR_US, ECR_OTHER_ACCOUNT]),
+        (
+            ["--registry", ECR_US, "--registry", ECR_OTHER_ACCOUNT],
+            {},
+            [ECR, ECR_US, ECR_OTHER_ACCOUNT],
+        ),
         (["--registry", ECR], {}, [ECR]),
         (["--region", REGION_US], {}, [ECR, ECR_US]),
         (["--region", REGION], {}, [ECR]),
@@ -315,7 +339,9 @@ def test_registries(
         ("us-isof-south-1", "csp.hci.ic.gov"),
     ],
 )
-def test_the_account_s_own_registry(run: Run, fakes: Fakes, swarm: PretendSwarm, region: str, suffix: str) -> None:
+def test_the_account_s_own_registry(
+    run: Run, fakes: Fakes, swarm: PretendSwarm, region: str, suffix: str
+) -> None:
     outcome = run("--login-only", "--region", region)
 
     assert outcome.status == 0
@@ -324,7 +350,9 @@ def test_the_account_s_own_registry(run: Run, fakes: Fakes, swarm: PretendSwarm,
     assert [call.argv for call in fakes.calls_of(*STS)] == [asked]
 
 
-def test_the_profile_s_region_is_the_last_resort(run: Run, fakes: Fakes, swarm: PretendSwarm) -> None:
+def test_the_profile_s_region_is_the_last_resort(
+    run: Run, fakes: Fakes, swarm: PretendSwarm
+) -> None:
     swarm.add("other", "nginx:1")
     swarm.state["region"] = REGION_US
 
@@ -418,10 +446,21 @@ def test_without_its_account_the_others_go_on(run: Run, fakes: Fakes, swarm: Pre
 # What becomes of a service
 
 ONE_SHOT = {"replicas": "0/1", "others": "complete"}
-PAUSED = {"rollout": "paused", "previous": f"{ECR}/app:1", "replicas": "4/4", "on_previous": 3, "works": False}
+PAUSED = {
+    "rollout": "paused",
+    "previous": f"{ECR}/app:1",
+    "replicas": "4/4",
+    "on_previous": 3,
+    "works": False,
+}
 UNSORTED = {"mounts": [("b", "/a"), ("a", "/b")]}
 MAX_ATTEMPTS = {"Spec.TaskTemplate.RestartPolicy": {"Condition": "any", "MaxAttempts": 3}}
-GLOBAL_FINISHED = {**ONE_SHOT, "mode": "global", "restart": "on-failure", "listing": {"Replicas": "0/0"}}
+GLOBAL_FINISHED = {
+    **ONE_SHOT,
+    "mode": "global",
+    "restart": "on-failure",
+    "listing": {"Replicas": "0/0"},
+}
 NOT_ECR = "left alone: its image is in no ECR registry"
 
 
@@ -437,14 +476,34 @@ UNTOUCHED: list[tuple[str, int, dict[str, Any]]] = [
     ("left alone: it is a job", 0, {"mode": "global job", **ONE_SHOT}),
     ("left alone: its finished tasks would run again", 0, {"restart": "none", **ONE_SHOT}),
     ("left alone: its finished tasks would run again", 0, {"restart": "on-failure", **ONE_SHOT}),
-    ("left alone: its finished tasks would run again", 0, {"restart": "none", "replicas": "0/1", "others": "failed"}),
-    ("left alone: its finished tasks would run again", 0, {"restart": "on-failure", "replicas": "1/2"}),
+    (
+        "left alone: its finished tasks would run again",
+        0,
+        {"restart": "none", "replicas": "0/1", "others": "failed"},
+    ),
+    (
+        "left alone: its finished tasks would run again",
+        0,
+        {"restart": "on-failure", "replicas": "1/2"},
+    ),
     ("left alone: its finished tasks would run again", 0, {**ONE_SHOT, "inspect": MAX_ATTEMPTS}),
     ("left alone: its finished tasks would run again", 0, GLOBAL_FINISHED),
     ("left alone: its finished tasks would run again", 0, {**GLOBAL_FINISHED, "others": "failed"}),
-    ("left alone: its finished tasks would run again", 0, {**GLOBAL_FINISHED, "replicas": "1/2", "listing": {}}),
-    ("left alone: its finished tasks would run again", 0, {"restart": "none", "replicas": "1/2", "others": "lost"}),
-    ("left alone: its finished tasks would run again", 0, {"restart": "none", **ONE_SHOT, "past": ["rejected"]}),
+    (
+        "left alone: its finished tasks would run again",
+        0,
+        {**GLOBAL_FINISHED, "replicas": "1/2", "listing": {}},
+    ),
+    (
+        "left alone: its finished tasks would run again",
+        0,
+        {"restart": "none", "replicas": "1/2", "others": "lost"},
+    ),
+    (
+        "left alone: its finished tasks would run again",
+        0,
+        {"restart": "none", **ONE_SHOT, "past": ["rejected"]},
+    ),
     ("held back: its rollout is updating", 0, {**PAUSED, "rollout": "updating"}),
     ("held back: its rollout is rollback_started", 0, {**PAUSED, "rollout": "rollback_started"}),
     ("held back: its rollout is rollback_paused", 0, {**PAUSED, "rollout": "rollback_paused"}),
@@ -453,13 +512,33 @@ UNTOUCHED: list[tuple[str, int, dict[str, Any]]] = [
     ("held back: its rollout is paused", 0, {**PAUSED, "hours_ago": 5.9}),
     ("held back: its mode is ", 0, UNKNOWN_MODE),
     ("held back: its tasks are starting", 0, {"replicas": "1/2", "others": "preparing"}),
-    ("held back: its tasks are starting", 0, {"replicas": "0/1", "others": "assigned", "restart": "none"}),
-    ("held back: its tasks are starting", 0, {"mode": "global", "replicas": "1/2", "others": "accepted"}),
+    (
+        "held back: its tasks are starting",
+        0,
+        {"replicas": "0/1", "others": "assigned", "restart": "none"},
+    ),
+    (
+        "held back: its tasks are starting",
+        0,
+        {"mode": "global", "replicas": "1/2", "others": "accepted"},
+    ),
     # a loop ran meanwhile: the previous spec is the spec, and only the tasks still show what is rolled out
-    ("held back: its rollout is paused", 0, {**PAUSED, "previous": f"{ECR}/app:2", "oldest": f"{ECR}/app:1"}),
-    ("held back: its rollout is paused", 0, {**PAUSED, "previous": f"{ECR}/app:2", "inspect": PORTS}),
+    (
+        "held back: its rollout is paused",
+        0,
+        {**PAUSED, "previous": f"{ECR}/app:2", "oldest": f"{ECR}/app:1"},
+    ),
+    (
+        "held back: its rollout is paused",
+        0,
+        {**PAUSED, "previous": f"{ECR}/app:2", "inspect": PORTS},
+    ),
     ("held back too long: its rollout is paused", 3, {**PAUSED, "hours_ago": 6.1}),
-    ("held back too long: its rollout is updating", 3, {**PAUSED, "rollout": "updating", "hours_ago": 6.1}),
+    (
+        "held back too long: its rollout is updating",
+        3,
+        {**PAUSED, "rollout": "updating", "hours_ago": 6.1},
+    ),
     # a clock that jumped
     ("held back: its rollout is paused", 0, {**PAUSED, "hours_ago": -5.9}),
     ("held back too long: its rollout is paused", 3, {**PAUSED, "hours_ago": -6.1}),
@@ -480,7 +559,10 @@ REFRESHED: list[tuple[str, dict[str, Any]]] = [
     ("", {"mode": "global", "restart": "on-failure", "replicas": "1/3", "others": "rejected"}),
     # a refresh that met an outage of the registry: nothing is left to roll out
     ("", {"rollout": "paused", "previous": f"{ECR}/app:2"}),
-    ("", {"rollout": "paused", "previous": f"{ECR}/app:2", "replicas": "1/2", "others": "rejected"}),
+    (
+        "",
+        {"rollout": "paused", "previous": f"{ECR}/app:2", "replicas": "1/2", "others": "rejected"},
+    ),
     ("", {"rollout": "rollback_paused", "replicas": "1/2", "others": "rejected"}),
     # tasks that swarm places nowhere, or that pull in vain, or for too long
     ("", {"replicas": "1/2", "others": "pending"}),
@@ -493,14 +575,21 @@ REFRESHED: list[tuple[str, dict[str, Any]]] = [
     ("", {"restart": "on-failure", "mode": "global", "replicas": "2/2", "past": ["failed"]}),
     ("", {"restart": "none", "replicas": "0/2", "others": "rejected", "past": ["complete"]}),
     ("", {"mounts": [("a", "/b"), ("b", "/a")]}),
-    ("to be refreshed: its tasks may restart once: the docker client sorts its mounts and ulimits (docker/cli#7226)\n", UNSORTED),
+    (
+        "to be refreshed: its tasks may restart once: the docker client sorts its mounts and ulimits (docker/cli#7226)\n",
+        UNSORTED,
+    ),
 ]
 
 
 @pytest.mark.parametrize("status", [0, 3])
 def test_services_that_are_not_touched(run: Run, swarm: PretendSwarm, status: int) -> None:
     swarm.add("web")
-    expected = [f"it-{number} {says}" for number, (says, worst, _) in enumerate(UNTOUCHED) if worst == status]
+    expected = [
+        f"it-{number} {says}"
+        for number, (says, worst, _) in enumerate(UNTOUCHED)
+        if worst == status
+    ]
     for number, (_, worst, facts) in enumerate(UNTOUCHED):
         if worst == status:
             swarm.add(f"it-{number}", **facts)
@@ -570,7 +659,9 @@ def test_login_only(run: Run, fakes: Fakes, swarm: PretendSwarm) -> None:
     assert untouched(swarm, "web")
 
 
-def test_login_only_before_the_node_is_in_a_swarm(run: Run, fakes: Fakes, swarm: PretendSwarm) -> None:
+def test_login_only_before_the_node_is_in_a_swarm(
+    run: Run, fakes: Fakes, swarm: PretendSwarm
+) -> None:
     text = "Error response from daemon: This node is not a swarm manager."
     fakes.answer(*LS, fakes.fp.any(), stderr=text, exit_status=1)
 
@@ -582,7 +673,14 @@ def test_login_only_before_the_node_is_in_a_swarm(run: Run, fakes: Fakes, swarm:
 
 
 HELPER_SAYS = '{{"ServerURL":"{host}","Username":"AWS","Secret":"{secret}"}}'
-NO_LOGINS: list[Any] = [{}, {"auth": ""}, {"auth": None}, None, {"identitytoken": ""}, {"username": "AWS"}]
+NO_LOGINS: list[Any] = [
+    {},
+    {"auth": ""},
+    {"auth": None},
+    None,
+    {"identitytoken": ""},
+    {"username": "AWS"},
+]
 KEYS_OF_A_LOGIN = ("{}", "https://{}", "http://{}", "https://{}/v1/")
 WITH_HELPER = [{"credHelpers": {ECR: "ecr-login"}}, {"credsStore": "ecr-login"}, {
     "credHelpers": {ECR: "ecr-login"}, "credsStore": "other", "auths": {ECR: LOGIN_OF_A_PERSON}}]  # fmt: skip
@@ -601,13 +699,18 @@ def test_refresh_only(run: Run, fakes: Fakes, swarm: PretendSwarm, home: Path) -
 
     outcome = run("--refresh-only")
 
-    assert (outcome.status, sorted(outcome.stdout.split())) == (0, ["web-0", "web-1", "web-2", "web-3"])
+    assert (outcome.status, sorted(outcome.stdout.split())) == (
+        0,
+        ["web-0", "web-1", "web-2", "web-3"],
+    )
     assert not fakes.calls_of("aws") and not fakes.calls_of(*LOGIN)
 
 
 def test_refresh_only_sends_no_empty_login(run: Run, swarm: PretendSwarm, home: Path) -> None:
     logins = {registry(number): login for number, login in enumerate(NO_LOGINS)}
-    write_config(home, auths={**logins, ECR_US: LOGIN_OF_A_PERSON, f"{ECR}.evil.example": LOGIN_OF_A_PERSON})
+    write_config(
+        home, auths={**logins, ECR_US: LOGIN_OF_A_PERSON, f"{ECR}.evil.example": LOGIN_OF_A_PERSON}
+    )
     for host in (*logins, ECR):
         swarm.add(f"web-{host[:12]}", f"{host}/web:1")
     swarm.add("us", f"{ECR_US}/us:1")
@@ -634,7 +737,9 @@ def test_refresh_only_without_any_login(
 
 
 @pytest.mark.parametrize("config", WITH_HELPER)
-def test_refresh_only_with_a_helper(run: Run, fakes: Fakes, swarm: PretendSwarm, home: Path, config: Any) -> None:
+def test_refresh_only_with_a_helper(
+    run: Run, fakes: Fakes, swarm: PretendSwarm, home: Path, config: Any
+) -> None:
     write_config(home, **config)
     swarm.add("web")
     fakes.answer(HELPER, "get", stdout=HELPER_SAYS.format(host=ECR, secret="secret-helper"))
@@ -649,7 +754,10 @@ def test_refresh_only_with_a_helper(run: Run, fakes: Fakes, swarm: PretendSwarm,
 @pytest.mark.parametrize(
     "answer, says",
     [
-        ({"stdout": "credentials not found in native keychain\n", "exit_status": 1}, "failed with exit status 1"),
+        (
+            {"stdout": "credentials not found in native keychain\n", "exit_status": 1},
+            "failed with exit status 1",
+        ),
         ({"stderr": "no such profile", "exit_status": 1}, "no such profile"),
         ({"stdout": HELPER_SAYS.format(host=ECR, secret="")}, f"{ECR} failed: no login"),
         ({"stdout": ""}, f"{ECR} failed: no login"),
@@ -681,7 +789,9 @@ def test_refresh_only_reads_the_config_of_docker_config(
 
 
 @pytest.mark.parametrize("leads, refreshed", [(True, "web\n"), (False, "")])
-def test_leader_only(run: Run, fakes: Fakes, swarm: PretendSwarm, leads: bool, refreshed: str) -> None:
+def test_leader_only(
+    run: Run, fakes: Fakes, swarm: PretendSwarm, leads: bool, refreshed: str
+) -> None:
     swarm.add("web")
     swarm.state["leader"] = leads
 
@@ -704,7 +814,9 @@ def test_all_services(run: Run, swarm: PretendSwarm) -> None:
     assert sorted(outcome.stdout.split()) == ["job", "once", "other", "stuck"]
 
 
-def test_all_services_does_not_wipe_a_login_that_failed(run: Run, fakes: Fakes, swarm: PretendSwarm) -> None:
+def test_all_services_does_not_wipe_a_login_that_failed(
+    run: Run, fakes: Fakes, swarm: PretendSwarm
+) -> None:
     swarm.add("web")
     swarm.add("other", "nginx:1")
     fakes.answer(*TOKEN, fakes.fp.any(), exit_status=254, stderr="denied")
@@ -715,8 +827,12 @@ def test_all_services_does_not_wipe_a_login_that_failed(run: Run, fakes: Fakes, 
     assert swarm.service("web")["credentials"] == EXPIRED
 
 
-@pytest.mark.parametrize("hours_ago, status, outcome_of_it", [(1, 0, "held back"), (7, 3, "held back too long")])
-def test_no_restart(run: Run, swarm: PretendSwarm, hours_ago: float, status: int, outcome_of_it: str) -> None:
+@pytest.mark.parametrize(
+    "hours_ago, status, outcome_of_it", [(1, 0, "held back"), (7, 3, "held back too long")]
+)
+def test_no_restart(
+    run: Run, swarm: PretendSwarm, hours_ago: float, status: int, outcome_of_it: str
+) -> None:
     swarm.add("web")
     swarm.add("it", **UNSORTED, hours_ago=hours_ago)
 
@@ -749,7 +865,11 @@ def test_dry_run(run: Run, fakes: Fakes, swarm: PretendSwarm, home: Path, option
     assert (outcome.status, outcome.stdout) == (0, "")
     assert not fakes.calls_of("aws") and not hosts_logged_in(fakes) and not fakes.calls_of(*UPDATE)
     assert f"Would log in to {ECR}, your own registry in {REGION_US}" in outcome.stderr
-    for says in ("web to be refreshed: it pulls from ECR\n", "job left alone: it is a job", "it to be refreshed: its tasks may restart"):
+    for says in (
+        "web to be refreshed: it pulls from ECR\n",
+        "job left alone: it is a job",
+        "it to be refreshed: its tasks may restart",
+    ):
         assert says in outcome.stderr
     assert "Running docker update" not in outcome.stderr
     assert "2 to be refreshed, 0 refreshed, 1 left alone" in last_line(outcome)
@@ -771,7 +891,9 @@ def test_quiet_still_warns(run: Run, fakes: Fakes, swarm: PretendSwarm) -> None:
     outcome = run("--quiet", "no-such-service", "stuck")
 
     assert outcome.status == 1
-    assert "no-such-service failed" in outcome.stderr and "stuck held back too long" in outcome.stderr
+    assert (
+        "no-such-service failed" in outcome.stderr and "stuck held back too long" in outcome.stderr
+    )
 
 
 def test_only_the_services_named(run: Run, fakes: Fakes, swarm: PretendSwarm) -> None:
@@ -805,7 +927,9 @@ def test_update_out_of_sequence(
 ) -> None:
     swarm.add("web")
     swarm.add("api")
-    fakes.answer(*swarm.update_of("web"), stderr="update out of sequence", exit_status=1, times=times)
+    fakes.answer(
+        *swarm.update_of("web"), stderr="update out of sequence", exit_status=1, times=times
+    )
 
     outcome = run()
 
@@ -816,7 +940,9 @@ def test_update_out_of_sequence(
     assert len(fakes.calls_of(*swarm.update_of("web"))) == min(times + 1, 4)
 
 
-def test_a_rollout_that_began_meanwhile_is_held_back(run: Run, fakes: Fakes, swarm: PretendSwarm) -> None:
+def test_a_rollout_that_began_meanwhile_is_held_back(
+    run: Run, fakes: Fakes, swarm: PretendSwarm
+) -> None:
     swarm.add("web")
 
     def somebody_deploys() -> None:
@@ -849,7 +975,9 @@ def test_a_service_that_goes_meanwhile_is_no_error(
     assert "to be refreshed" not in last_line(outcome) and "0 failed" in last_line(outcome)
 
 
-def test_an_update_that_is_not_confirmed_is_tried_again(run: Run, fakes: Fakes, swarm: PretendSwarm) -> None:
+def test_an_update_that_is_not_confirmed_is_tried_again(
+    run: Run, fakes: Fakes, swarm: PretendSwarm
+) -> None:
     swarm.add("web")
     fakes.answer(*swarm.update_of("web"), stdout="")
 
@@ -906,7 +1034,11 @@ def test_environment(
     assert run().status == 0
 
     assert len(fakes.calls) >= 5
-    before = {name: value for name, value in os.environ.items() if name not in ("PATH", "GOGC", "GOMAXPROCS")}
+    before = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("PATH", "GOGC", "GOMAXPROCS")
+    }
     for call in fakes.calls:
         assert {name: call.environ.get(name) for name in before} == before
     assert (tmp_path / "logins" / "config.json").exists()
@@ -977,7 +1109,9 @@ def test_usage(run: Run, fakes: Fakes) -> None:
     outcomes = [run(*arguments) for arguments, _ in USAGE]
 
     assert [outcome.status for outcome in outcomes] == [2] * len(USAGE)
-    assert [last_line(outcome).partition(" error: ")[2] for outcome in outcomes] == [says for _, says in USAGE]
+    assert [last_line(outcome).partition(" error: ")[2] for outcome in outcomes] == [
+        says for _, says in USAGE
+    ]
     assert all(outcome.stdout == "" and "usage: " in outcome.stderr for outcome in outcomes)
     assert not fakes.calls
 
@@ -992,10 +1126,22 @@ def test_a_look_alike_gets_no_token(run: Run, fakes: Fakes) -> None:
 
 @pytest.mark.parametrize("empty, given", [("HOME", "DOCKER_CONFIG"), ("DOCKER_CONFIG", "HOME")])
 def test_empty_environment_variables(
-    run: Run, swarm: PretendSwarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty: str, given: str
+    run: Run,
+    swarm: PretendSwarm,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    empty: str,
+    given: str,
 ) -> None:
     monkeypatch.setenv(given, str(tmp_path))
-    for name in (empty, "AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "JOURNAL_STREAM", "DOCKER_HOST"):
+    for name in (
+        empty,
+        "AWS_PROFILE",
+        "AWS_REGION",
+        "AWS_DEFAULT_REGION",
+        "JOURNAL_STREAM",
+        "DOCKER_HOST",
+    ):
         monkeypatch.setenv(name, "")
     swarm.add("web")
 

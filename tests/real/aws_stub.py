@@ -41,13 +41,17 @@ class Handler(BaseHTTPRequestHandler):
             # A 4xx answer, because the AWS CLI tries a 5xx again for many seconds.
             self.refuse("AccessDeniedException", "the stub refuses this region")
             return
-        data = {"authorizationToken": base64.b64encode(f"AWS:{token}".encode()).decode(),
-                "expiresAt": time.time() + 12 * 3600, "proxyEndpoint": "https://lab"}
+        data = {
+            "authorizationToken": base64.b64encode(f"AWS:{token}".encode()).decode(),
+            "expiresAt": time.time() + 12 * 3600,
+            "proxyEndpoint": "https://lab",
+        }
         self.answer(200, "application/x-amz-json-1.1", json.dumps({"authorizationData": [data]}))
 
     def refuse(self, kind, message):
-        self.answer(400, "application/x-amz-json-1.1",
-                    json.dumps({"__type": kind, "message": message}))
+        self.answer(
+            400, "application/x-amz-json-1.1", json.dumps({"__type": kind, "message": message})
+        )
 
     def answer(self, status, kind, text):
         self.send_response(status)

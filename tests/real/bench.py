@@ -19,8 +19,10 @@ from lab import OTHER_REGION, REGION, SCRIPT, Lab, Node, ecr_host
 
 THIRD_REGION = "ap-southeast-2"
 UPDATE = "docker service update -d -q --with-registry-auth"
-PEAK = "import runpy, resource, sys; sys.argv = sys.argv[1:]\ntry: runpy.run_path(sys.argv[0], run_name='__main__')\n" \
-       "finally: open('/proc/self/fd/2', 'w').write('peak %d\\n' % resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+PEAK = (
+    "import runpy, resource, sys; sys.argv = sys.argv[1:]\ntry: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    "finally: open('/proc/self/fd/2', 'w').write('peak %d\\n' % resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+)
 
 
 class Row(NamedTuple):
@@ -35,9 +37,15 @@ def deploy(node: Node, count: int, image: str) -> None:
     """Services without replicas, so that what is measured are the updates."""
     there = len(node.api("/services"))
     for number in range(there, count):
-        node.api("/services/create", "POST", {
-            "Name": f"service-{number:04}", "Mode": {"Replicated": {"Replicas": 0}},
-            "TaskTemplate": {"ContainerSpec": {"Image": image}}})
+        node.api(
+            "/services/create",
+            "POST",
+            {
+                "Name": f"service-{number:04}",
+                "Mode": {"Replicated": {"Replicas": 0}},
+                "TaskTemplate": {"ContainerSpec": {"Image": image}},
+            },
+        )
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -59,7 +67,9 @@ class Bench:
         self.lab, self.node, self.python = lab, lab.manager, python
 
     def script(self, *options: str) -> None:
-        ended = self.node.run([self.python, SCRIPT, *options], timeout=600, env=self.node.environment)
+        ended = self.node.run(
+            [self.python, "-I", SCRIPT, *options], timeout=600, env=self.node.environment
+        )
         assert ended.returncode == 0, ended.stderr
 
     def shell(self, command: str) -> None:
@@ -71,19 +81,29 @@ class Bench:
 
     def floor(self) -> None:
         """One aws, one login, and nothing but the updates."""
-        self.shell(f"aws ecr get-login-password --region {REGION} |"
-                   f" docker login --username AWS --password-stdin {ecr_host()}\n"
-                   f"docker service ls -q | GOMAXPROCS=1 GOGC=off xargs -P4 -n1 {UPDATE}")
+        self.shell(
+            f"aws ecr get-login-password --region {REGION} |"
+            f" docker login --username AWS --password-stdin {ecr_host()}\n"
+            f"docker service ls -q | GOMAXPROCS=1 GOGC=off xargs -P4 -n1 {UPDATE}"
+        )
 
     def peak_megabytes(self) -> float:
-        ended = self.node.run([self.python, "-c", PEAK, SCRIPT], timeout=600, env=self.node.environment)
+        ended = self.node.run(
+            [self.python, "-I", "-c", PEAK, SCRIPT], timeout=600, env=self.node.environment
+        )
         return int(ended.stderr.split("peak ")[1].split()[0]) / 1024
 
     def few(self, rounds: int) -> list[Row]:
-        regions = [f"--registry={ecr_host(region=region)}" for region in (OTHER_REGION, THIRD_REGION)]
-        ours, theirs, three = take_turns(rounds, self.script, self.seed, lambda: self.script(*regions))
-        return [Row("5 services, one region", "the loop", ours, theirs, 1.15),
-                Row("3 regions", "1 region", three, ours, 1.5)]
+        regions = [
+            f"--registry={ecr_host(region=region)}" for region in (OTHER_REGION, THIRD_REGION)
+        ]
+        ours, theirs, three = take_turns(
+            rounds, self.script, self.seed, lambda: self.script(*regions)
+        )
+        return [
+            Row("5 services, one region", "the loop", ours, theirs, 1.15),
+            Row("3 regions", "1 region", three, ours, 1.5),
+        ]
 
     def many(self, count: int, rounds: int, limit: float) -> list[Row]:
         ours, theirs = take_turns(rounds, self.script, self.seed)
@@ -95,7 +115,9 @@ class Bench:
 
     def dry(self, rounds: int) -> list[Row]:
         look = "docker service inspect $(docker service ls -q)"
-        ours, theirs = take_turns(rounds, lambda: self.script("--dry-run"), lambda: self.shell(look))
+        ours, theirs = take_turns(
+            rounds, lambda: self.script("--dry-run"), lambda: self.shell(look)
+        )
         return [Row("1,000 services, --dry-run", "ls and inspect", ours, theirs, 1.3)]
 
 
@@ -130,11 +152,15 @@ def main() -> None:
         bench = Bench(lab, options.python)
         rows = measure(bench, options.rounds)
         peak = bench.peak_megabytes()
-    print(f"{os.cpu_count()} processors, {platform.machine()}, engine {options.engine}, seconds: median (range)\n")
+    print(
+        f"{os.cpu_count()} processors, {platform.machine()}, engine {options.engine}, seconds: median (range)\n"
+    )
     print("| case | against | this script | that | ratio | at most |\n|---|---|---|---|---|---|")
     for row in rows:
         ratio = statistics.median(row.ours) / statistics.median(row.theirs)
-        print(f"| {row.case} | {row.against} | {spread(row.ours)} | {spread(row.theirs)} | {ratio:.2f} | {row.limit:.2f} |")
+        print(
+            f"| {row.case} | {row.against} | {spread(row.ours)} | {spread(row.theirs)} | {ratio:.2f} | {row.limit:.2f} |"
+        )
     print(f"| 1,000 services, peak memory of this process | - | {peak:.0f} MB | - | - | 60 MB |")
 
 

@@ -38,8 +38,12 @@ class Case:
             self.manager.api(f"/services/{service['ID']}", "DELETE")
         # Nodes last: the tasks of one that was lost stay in the swarm for a day. Finished
         # tasks of a removed job stay as well, and do nobody harm.
-        wait_until(lambda: not any(task["Status"]["State"] in ALIVE
-                                   for task in self.manager.api("/tasks")), "all tasks are gone")
+        wait_until(
+            lambda: (
+                not any(task["Status"]["State"] in ALIVE for task in self.manager.api("/tasks"))
+            ),
+            "all tasks are gone",
+        )
         for node in self.newcomers:
             self.lab.remove_node(node)
 
@@ -47,9 +51,20 @@ class Case:
 
     def create(self, name, *options, image=None, config=None):
         """docker service create --with-registry-auth; every service has an image of its own."""
-        self.manager.docker("service", "create", "-d", "-q", "--name", name, "--restart-delay",
-                            "1s", "--with-registry-auth", *options, image or self.lab.image(),
-                            config=config)
+        self.manager.docker(
+            "service",
+            "create",
+            "-d",
+            "-q",
+            "--name",
+            name,
+            "--restart-delay",
+            "1s",
+            "--with-registry-auth",
+            *options,
+            image or self.lab.image(),
+            config=config,
+        )
 
     def label(self):
         """A node label that no test before had, as (constraint option, label)."""
@@ -85,8 +100,14 @@ class Case:
         return node.script_argv(*options)
 
     def start(self, node, *options, hosts=()):
-        return node.popen(self.argv(node, *options, hosts=hosts), env=node.environment, text=True,
-                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        return node.popen(
+            self.argv(node, *options, hosts=hosts),
+            env=node.environment,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
 
     # ------------------------------------------------------------------- then
 
@@ -99,9 +120,13 @@ class Case:
 
     def running(self, name, image=None):
         """IDs of the tasks that run, of that image if one is named."""
-        return {task["ID"] for task in self.lab.tasks(name)
-                if task["Status"]["State"] == "running" and task["DesiredState"] == "running"
-                and (image is None or image in task["Spec"]["ContainerSpec"]["Image"])}
+        return {
+            task["ID"]
+            for task in self.lab.tasks(name)
+            if task["Status"]["State"] == "running"
+            and task["DesiredState"] == "running"
+            and (image is None or image in task["Spec"]["ContainerSpec"]["Image"])
+        }
 
     def runs(self, name, count=1, image=None):
         """Wait until so many tasks run; returns their IDs."""
@@ -110,8 +135,10 @@ class Case:
 
     def runs_on(self, name, node):
         info = self.lab.node_info(node)
-        return any(task["NodeID"] == info["ID"] and task["ID"] in self.running(name)
-                   for task in self.lab.tasks(name))
+        return any(
+            task["NodeID"] == info["ID"] and task["ID"] in self.running(name)
+            for task in self.lab.tasks(name)
+        )
 
     def is_rejected(self, name):
         return "rejected" in self.lab.states(name)

@@ -1,4 +1,5 @@
 """Plays AWS in a machine, with the machine's own Python: ECR and STS under their own names, and the instance metadata."""
+
 import json
 import ssl
 import threading
@@ -9,15 +10,25 @@ from pathlib import Path
 from aws_stub import Handler
 
 HERE = Path(__file__).resolve().parent
-ACCESS_KEY = "KEY-OF-THE-INSTANCE"  # only the metadata hand it out: who signs with it has asked there
+ACCESS_KEY = (
+    "KEY-OF-THE-INSTANCE"  # only the metadata hand it out: who signs with it has asked there
+)
 EXPIRATION = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600))
 KEYS = {"AccessKeyId": ACCESS_KEY, "SecretAccessKey": "secret", "Expiration": EXPIRATION}
 CREDENTIALS = "/latest/meta-data/iam/security-credentials/"
-METADATA = {CREDENTIALS: "manager",
-            CREDENTIALS + "manager": json.dumps({"Code": "Success", "Type": "AWS-HMAC", "Token": "session", **KEYS})}
-ROLE = ("<AssumeRoleResponse xmlns='https://sts.amazonaws.com/doc/2011-06-15/'><AssumeRoleResult><Credentials>"
-        + "".join(f"<{name}>{value}</{name}>" for name, value in {**KEYS, "SessionToken": "session"}.items())
-        + "</Credentials></AssumeRoleResult></AssumeRoleResponse>")
+METADATA = {
+    CREDENTIALS: "manager",
+    CREDENTIALS + "manager": json.dumps(
+        {"Code": "Success", "Type": "AWS-HMAC", "Token": "session", **KEYS}
+    ),
+}
+ROLE = (
+    "<AssumeRoleResponse xmlns='https://sts.amazonaws.com/doc/2011-06-15/'><AssumeRoleResult><Credentials>"
+    + "".join(
+        f"<{name}>{value}</{name}>" for name, value in {**KEYS, "SessionToken": "session"}.items()
+    )
+    + "</Credentials></AssumeRoleResult></AssumeRoleResponse>"
+)
 
 
 class Cloud(Handler):
@@ -29,7 +40,9 @@ class Cloud(Handler):
         self.answer(200, "text/plain", "metadata-session")
 
     def do_GET(self):
-        self.answer(200 if self.path in METADATA else 404, "text/plain", METADATA.get(self.path, ""))
+        self.answer(
+            200 if self.path in METADATA else 404, "text/plain", METADATA.get(self.path, "")
+        )
 
     def do_POST(self):
         if ACCESS_KEY not in self.headers["Authorization"]:

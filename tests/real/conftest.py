@@ -15,7 +15,9 @@ def pytest_collection_modifyitems(config, items):
     if config.pluginmanager.hasplugin("xdist"):
         for item in items:
             parameters = getattr(getattr(item, "callspec", None), "params", {})
-            name = f"{parameters.get('stack')}-{parameters.get('way')}-{parameters.get('start_lab')}"
+            name = (
+                f"{parameters.get('stack')}-{parameters.get('way')}-{parameters.get('start_lab')}"
+            )
             item.add_marker(pytest.mark.xdist_group(name))
 
 

@@ -55,8 +55,13 @@ def cached(name):
 
 def debian_mirror():
     """(URI, keyring option) of the Debian mirror that this machine's apt uses."""
-    targets = output("apt-get", "indextargets", "--format",
-                     "$(SITE)|$(ORIGIN)|$(LABEL)|$(SIGNED_BY)", "Created-By: Packages")
+    targets = output(
+        "apt-get",
+        "indextargets",
+        "--format",
+        "$(SITE)|$(ORIGIN)|$(LABEL)|$(SIGNED_BY)",
+        "Created-By: Packages",
+    )
     for line in targets.splitlines():
         site, origin, label, keyring = line.split("|")
         if origin == label == "Debian":
@@ -70,9 +75,13 @@ def apt_options(folder, suite):
     for path in ("lists/partial", "archives/partial"):
         (folder / "apt" / path).mkdir(parents=True)
     (folder / "apt/sources.list").write_text(f"deb {keyring}{mirror} {suite} main\n")
-    settings = {"Dir::Etc::sourcelist": f"{folder}/apt/sources.list",
-                "Dir::Etc::sourceparts": "-", "Dir::State::Lists": f"{folder}/apt/lists",
-                "Dir::Cache": f"{folder}/apt", "APT::Sandbox::User": "root"}
+    settings = {
+        "Dir::Etc::sourcelist": f"{folder}/apt/sources.list",
+        "Dir::Etc::sourceparts": "-",
+        "Dir::State::Lists": f"{folder}/apt/lists",
+        "Dir::Cache": f"{folder}/apt",
+        "APT::Sandbox::User": "root",
+    }
     return [option for key, value in settings.items() for option in ("-o", f"{key}={value}")]
 
 
@@ -134,14 +143,16 @@ def aws_v2():
     """AWS CLI 2 of the machine's own Debian release, unpacked beside the machine's Python."""
     with cached("awscli-v2") as (folder, draft):
         if draft:
-            planned = output("apt-get", "install", "--simulate", "--no-install-recommends",
-                             "awscli")
+            planned = output(
+                "apt-get", "install", "--simulate", "--no-install-recommends", "awscli"
+            )
             unpack(draft, re.findall(r"^Inst (\S+)", planned, re.MULTILINE))
             # AWS_ENDPOINT_URL came with 2.13; Debian 12 has 2.9.
             (draft / "aws").write_text(
                 f'#!/bin/sh\nexport PYTHONPATH="{folder}/usr/lib/python3/dist-packages"\n'
                 f'exec /usr/bin/python3 "{folder}/usr/bin/aws"'
-                ' --endpoint-url "$AWS_ENDPOINT_URL" "$@"\n')
+                ' --endpoint-url "$AWS_ENDPOINT_URL" "$@"\n'
+            )
             (draft / "aws").chmod(0o755)
     if not version(folder / "aws").startswith("2."):
         raise Unavailable("the awscli of this Debian release is not version 2")
@@ -159,6 +170,7 @@ def python_with_sh():
     """A Python that has the sh library: this one, or one of the cache."""
     try:
         import sh  # noqa: F401
+
         return Path(sys.executable)
     except ImportError:
         return pip_venv(f"sh-{platform.python_version()}", "sh>=1.14.1,<3") / "python"
@@ -166,8 +178,15 @@ def python_with_sh():
 
 def missing_programs():
     """What `apt-get install` has to bring before a lab can be, as a list of package names."""
-    needed = {"docker-registry": "docker-registry", "htpasswd": "apache2-utils", "runc": "runc",
-              "busybox": "busybox-static", "ip": "iproute2", "iptables": "iptables",
-              "openssl": "openssl", "nsenter": "util-linux"}
+    needed = {
+        "docker-registry": "docker-registry",
+        "htpasswd": "apache2-utils",
+        "runc": "runc",
+        "busybox": "busybox-static",
+        "ip": "iproute2",
+        "iptables": "iptables",
+        "openssl": "openssl",
+        "nsenter": "util-linux",
+    }
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     return [package for program, package in needed.items() if not shutil.which(program, path=path)]

@@ -60,10 +60,28 @@ class Host:
     def power_on(self):
         (self.folder / "run" / "lock").mkdir(parents=True, exist_ok=True)
         self._holder = subprocess.Popen(
-            ["unshare", "--net", "--mount", "--pid", "--uts", "--fork", "--kill-child",
-             "--mount-proc", "sh", "-c", SET_UP, "sh", self.name, str(self._lab_folder),
-             sys.executable, FIRST_PROCESS],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+            [
+                "unshare",
+                "--net",
+                "--mount",
+                "--pid",
+                "--uts",
+                "--fork",
+                "--kill-child",
+                "--mount-proc",
+                "sh",
+                "-c",
+                SET_UP,
+                "sh",
+                self.name,
+                str(self._lab_folder),
+                sys.executable,
+                FIRST_PROCESS,
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
         if self._holder.stdout.readline() != b"up\n":
             raise RuntimeError(f"host {self.name} did not start")
         self._holder.stdout.close()
@@ -85,8 +103,15 @@ class Host:
 
     def run(self, argv, *, env=None, timeout=120, check=False, **options):
         """Run a program in the host and return its CompletedProcess, output as text."""
-        process = self.popen(argv, env=env, text=True, stdin=subprocess.DEVNULL,
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+        process = self.popen(
+            argv,
+            env=env,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            **options,
+        )
         try:
             stdout, stderr = process.communicate(timeout=timeout)
         except BaseException:
@@ -104,8 +129,12 @@ class Host:
             return self.popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def ip(self, *lines):
-        subprocess.run(["nsenter", "-t", str(self.pid), "-n", "ip", "-batch", "-"],
-                       input="\n".join(lines), text=True, check=True)
+        subprocess.run(
+            ["nsenter", "-t", str(self.pid), "-n", "ip", "-batch", "-"],
+            input="\n".join(lines),
+            text=True,
+            check=True,
+        )
 
 
 class Janitor:
@@ -114,7 +143,10 @@ class Janitor:
     def __init__(self, folder):
         self._process = subprocess.Popen(
             [sys.executable, __file__, str(folder)],
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
     def sweep(self):
         self._process.stdin.close()

@@ -104,9 +104,14 @@ class Node(Host):
     @property
     def environment(self):
         """What programs of this node's user find in their environment."""
-        return {"PATH": f"{self.lab.programs}:/usr/bin:/bin", "HOME": str(self.home),
-                "LANG": "C.UTF-8", "AWS_ENDPOINT_URL": f"http://{AWS_ADDRESS}:{AWS_PORT}",
-                "AWS_ACCESS_KEY_ID": "LAB", "AWS_SECRET_ACCESS_KEY": "lab"}
+        return {
+            "PATH": f"{self.lab.programs}:/usr/bin:/bin",
+            "HOME": str(self.home),
+            "LANG": "C.UTF-8",
+            "AWS_ENDPOINT_URL": f"http://{AWS_ADDRESS}:{AWS_PORT}",
+            "AWS_ACCESS_KEY_ID": "LAB",
+            "AWS_SECRET_ACCESS_KEY": "lab",
+        }
 
     def start(self):
         """Power on and start dockerd; a node that was in the swarm is in it again."""
@@ -131,11 +136,23 @@ class Node(Host):
         path = f"{engine}/usr/sbin:{engine}/usr/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         # --debug: the log then tells each API call, which is how updates are counted.
         self.daemon(
-            [engine / "usr/sbin/dockerd", "--debug", "--data-root", self.folder / "data",
-             "--config-file", self.lab.folder / "daemon.json", "--bridge=none", "--iptables=false",
-             "--userland-proxy=false", "--exec-opt", "native.cgroupdriver=cgroupfs",
-             "--cgroup-parent", f"/{self.lab.folder.name}"],
-            env={"PATH": path, "SSL_CERT_FILE": str(self.lab.registries.certificate)})
+            [
+                engine / "usr/sbin/dockerd",
+                "--debug",
+                "--data-root",
+                self.folder / "data",
+                "--config-file",
+                self.lab.folder / "daemon.json",
+                "--bridge=none",
+                "--iptables=false",
+                "--userland-proxy=false",
+                "--exec-opt",
+                "native.cgroupdriver=cgroupfs",
+                "--cgroup-parent",
+                f"/{self.lab.folder.name}",
+            ],
+            env={"PATH": path, "SSL_CERT_FILE": str(self.lab.registries.certificate)},
+        )
         wait_until(self.answers, f"dockerd answers on {self.name}; see {self.folder}/dockerd.log")
 
     def answers(self):
@@ -148,8 +165,12 @@ class Node(Host):
         """One call of the Docker API, which is much cheaper to poll with than the client."""
         connection = DockerSocket(self.socket)
         try:
-            connection.request(method, path, body and json.dumps(body),
-                               {"Content-Type": "application/json"} if body else {})
+            connection.request(
+                method,
+                path,
+                body and json.dumps(body),
+                {"Content-Type": "application/json"} if body else {},
+            )
             response = connection.getresponse()
             text = response.read().decode()
         finally:
@@ -163,9 +184,15 @@ class Node(Host):
         environment = {**self.environment, "DOCKER_HOST": f"unix://{self.socket}"}
         if config:
             environment["DOCKER_CONFIG"] = str(config)
-        result = subprocess.run([self.lab.programs / "docker", *map(str, argv)], text=True,
-                                input=text, env=environment, timeout=120, check=False,
-                                capture_output=True)
+        result = subprocess.run(
+            [self.lab.programs / "docker", *map(str, argv)],
+            text=True,
+            input=text,
+            env=environment,
+            timeout=120,
+            check=False,
+            capture_output=True,
+        )
         if check and result.returncode:
             raise RuntimeError(f"docker {argv} on {self.name}: {result.stderr}")
         return result.stdout.strip()
@@ -175,8 +202,9 @@ class Node(Host):
 
     def script(self, *options, timeout=120, **environment):
         """Run ecr_swarm_login.py here as the user would; returns the CompletedProcess."""
-        return self.run(self.script_argv(*options), timeout=timeout,
-                        env={**self.environment, **environment})
+        return self.run(
+            self.script_argv(*options), timeout=timeout, env={**self.environment, **environment}
+        )
 
     def seed_argv(self, hosts):
         pairs = [word for host in hosts for word in (host.split(".")[3], host)]
@@ -184,8 +212,9 @@ class Node(Host):
 
     def seed(self, *hosts, timeout=120):
         """Run the seed's bash loop here, after logging in to these ECR hosts (one by default)."""
-        return self.run(self.seed_argv(hosts or [ecr_host()]), timeout=timeout,
-                        env=self.environment)
+        return self.run(
+            self.seed_argv(hosts or [ecr_host()]), timeout=timeout, env=self.environment
+        )
 
     def simple_seed(self):
         """Run the seed's simple solution: the loop without any login."""
@@ -256,10 +285,18 @@ class Lab:
 
     def _join(self, node):
         manager = self.leader()
-        token = manager.docker("swarm", "join-token", "-q",
-                               "manager" if node.is_manager else "worker")
-        node.docker("swarm", "join", "--advertise-addr", node.address, "--token", token,
-                    f"{manager.address}:2377")
+        token = manager.docker(
+            "swarm", "join-token", "-q", "manager" if node.is_manager else "worker"
+        )
+        node.docker(
+            "swarm",
+            "join",
+            "--advertise-addr",
+            node.address,
+            "--token",
+            token,
+            f"{manager.address}:2377",
+        )
         wait_until(lambda: self.node_info(node)["Status"]["State"] == "ready", "the node is ready")
 
     @property
@@ -282,8 +319,10 @@ class Lab:
                 for info in manager.api("/nodes"):
                     name = info["Description"].get("Hostname")
                     if info.get("ManagerStatus", {}).get("Leader"):
-                        return next((node for node in self.managers
-                                     if node.name == name and node.running), None)
+                        return next(
+                            (node for node in self.managers if node.name == name and node.running),
+                            None,
+                        )
         return None
 
     def leader(self):
@@ -292,8 +331,11 @@ class Lab:
 
     def node_info(self, node):
         name = node.name
-        return next(info for info in self.manager.api("/nodes")
-                    if info["Description"].get("Hostname") == name)
+        return next(
+            info
+            for info in self.manager.api("/nodes")
+            if info["Description"].get("Hostname") == name
+        )
 
     def add_node(self, name, is_manager=False):
         """A new machine joins the swarm."""
@@ -323,8 +365,15 @@ class Lab:
             user, password = "AWS", None
             if host == PRIVATE:
                 user, password = PRIVATE_USER, PRIVATE_PASSWORD
-            node.docker("login", "--username", user, "--password-stdin", host, config=config,
-                        text=password or self.registries.tokens[host.split(".")[3]])
+            node.docker(
+                "login",
+                "--username",
+                user,
+                "--password-stdin",
+                host,
+                config=config,
+                text=password or self.registries.tokens[host.split(".")[3]],
+            )
 
     def service(self, name):
         """The service as the API shows it."""

@@ -3,6 +3,7 @@
 A machine has no network but its loopback: cloud.py plays AWS there under AWS's own names, and
 docker-registry plays ECR. It runs on a host of host.py, and goes with it.
 """
+
 import contextlib
 import fcntl
 import hashlib
@@ -26,15 +27,30 @@ CACHE = PROJECT / ".cache"
 
 SUITE = "bookworm"
 FIRST_PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3", "ca-certificates")
-PACKAGES = ("python3-sh", "docker.io", "cron", "curl", "make", "iproute2", "openssl", "awscli",
-            "docker-registry", "apache2-utils", "python3-pip", "python3-venv")
+PACKAGES = (
+    "python3-sh",
+    "docker.io",
+    "cron",
+    "curl",
+    "make",
+    "iproute2",
+    "openssl",
+    "awscli",
+    "docker-registry",
+    "apache2-utils",
+    "python3-pip",
+    "python3-venv",
+)
 PIP_PACKAGES = {"aws-v1": "awscli<2", "sh": "sh<2.4"}  # folder in /opt, what is in it
 
 ECR = ecr_host()
 TOKEN = "a-token-that-must-stay-secret"
 AWS_HOSTS = (f"api.ecr.{REGION}.amazonaws.com", f"sts.{REGION}.amazonaws.com", "sts.amazonaws.com")
-PLAIN_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                     "HOME": "/root", "LANG": "C.UTF-8"}
+PLAIN_ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LANG": "C.UTF-8",
+}
 
 # What the machine writes is in memory, and gone with the mounts of this shell.
 # systemd-nspawn ends with 133 when the machine reboots.
@@ -86,14 +102,23 @@ auth: {htpasswd: {realm: ECR, path: /opt/cloud/htpasswd}}
 def missing_requirements() -> list[str]:
     """What this computer lacks to boot a machine, in words for its user."""
     missing = [] if os.geteuid() == 0 else ["root"]
-    programs = {"debootstrap": "debootstrap", "systemd-nspawn": "systemd-container",
-                "nsenter": "util-linux", "apt-get": "apt", "openssl": "openssl"}
-    missing += [f"{program} (apt-get install {package})"
-                for program, package in programs.items() if not shutil.which(program)]
+    programs = {
+        "debootstrap": "debootstrap",
+        "systemd-nspawn": "systemd-container",
+        "nsenter": "util-linux",
+        "apt-get": "apt",
+        "openssl": "openssl",
+    }
+    missing += [
+        f"{program} (apt-get install {package})"
+        for program, package in programs.items()
+        if not shutil.which(program)
+    ]
     return missing
 
 
 # The system that all machines start from ------------------------------------------------------
+
 
 def base_system() -> Path:
     """The folder with the installed system; made once, which takes two minutes, and then kept."""
@@ -111,23 +136,65 @@ def base_system() -> Path:
 
 
 def install_system(root: Path) -> None:
-    call("debootstrap", "--variant=minbase", "--include=" + ",".join(FIRST_PACKAGES), SUITE, str(root),
-         debian_mirror())
+    call(
+        "debootstrap",
+        "--variant=minbase",
+        "--include=" + ",".join(FIRST_PACKAGES),
+        SUITE,
+        str(root),
+        debian_mirror(),
+    )
     # apt installs the rest, since debootstrap does not understand virtual packages.
     # What it downloads stays in the root: a machine without a network can install it again.
-    apt = ("chroot", str(root), "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-y", "--no-install-recommends")
+    apt = (
+        "chroot",
+        str(root),
+        "env",
+        "DEBIAN_FRONTEND=noninteractive",
+        "apt-get",
+        "-y",
+        "--no-install-recommends",
+    )
     call(*apt, "update")
     call(*apt, "install", *PACKAGES)
-    version = call("chroot", str(root), "python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])")
-    call(sys.executable, "-m", "pip", "install", "--quiet", "--target", str(root / "opt/aws-v1"),
-         "--python-version", version.strip(), "--only-binary=:all:", PIP_PACKAGES["aws-v1"])
-    call(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(root / "opt/sh"),
-         PIP_PACKAGES["sh"])
+    version = call(
+        "chroot", str(root), "python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"
+    )
+    call(
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--target",
+        str(root / "opt/aws-v1"),
+        "--python-version",
+        version.strip(),
+        "--only-binary=:all:",
+        PIP_PACKAGES["aws-v1"],
+    )
+    call(
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--dest",
+        str(root / "opt/sh"),
+        PIP_PACKAGES["sh"],
+    )
 
 
 def debian_mirror() -> str:
     """The mirror that this computer itself installs from."""
-    rows = call("apt-get", "indextargets", "--format", "$(ORIGIN)|$(LABEL)|$(REPO_URI)", "Created-By: Packages")
+    rows = call(
+        "apt-get",
+        "indextargets",
+        "--format",
+        "$(ORIGIN)|$(LABEL)|$(REPO_URI)",
+        "Created-By: Packages",
+    )
     for origin, label, uri in (row.split("|") for row in rows.splitlines()):
         if (origin, label) == ("Debian", "Debian"):
             return uri
@@ -135,19 +202,24 @@ def debian_mirror() -> str:
 
 
 def call(*command: str) -> str:
-    done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    done = subprocess.run(
+        command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
     assert done.returncode == 0, f"{command} failed: {done.stdout[-2000:]}{done.stderr[-2000:]}"
     return done.stdout
 
 
 # One machine -----------------------------------------------------------------------------------
 
+
 class Machine:
     """A booted system. Its files are reached below .root, its programs with run()."""
 
     def __init__(self, launched: "subprocess.Popen[bytes]") -> None:
         self.launched = launched
-        self.first_process = wait_until(lambda: init_of(launched), "systemd-nspawn starts the machine")
+        self.first_process = wait_until(
+            lambda: init_of(launched), "systemd-nspawn starts the machine"
+        )
         self.wait_until_booted()
 
     @property
@@ -167,17 +239,40 @@ class Machine:
     def reboot(self) -> None:
         before = self.first_process
         self.run("systemctl", "reboot", check=False)
-        wait_until(lambda: init_of(self.launched) not in (before, 0), "the machine starts again", 60)
+        wait_until(
+            lambda: init_of(self.launched) not in (before, 0), "the machine starts again", 60
+        )
         self.first_process = init_of(self.launched)
         self.wait_until_booted()
 
     def run(self, *command: str, check: bool = True, **environment: str) -> str:
         """Run a program in the machine and return its output: stdout, and stderr after it."""
         done = subprocess.run(
-            ["nsenter", "--target", str(self.first_process), "--all", "--", "env", "-i", "-C", "/",
-             *(f"{name}={value}" for name, value in {**PLAIN_ENVIRONMENT, **environment}.items()), *command],
-            check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
-        assert not check or done.returncode == 0, f"{command}: {done.returncode}: {done.stdout}{done.stderr}"
+            [
+                "nsenter",
+                "--target",
+                str(self.first_process),
+                "--all",
+                "--",
+                "env",
+                "-i",
+                "-C",
+                "/",
+                *(
+                    f"{name}={value}"
+                    for name, value in {**PLAIN_ENVIRONMENT, **environment}.items()
+                ),
+                *command,
+            ],
+            check=False,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert not check or done.returncode == 0, (
+            f"{command}: {done.returncode}: {done.stdout}{done.stderr}"
+        )
         return (done.stdout + done.stderr).strip()
 
     def write(self, path: str, text: str, mode: int = 0o644) -> None:
@@ -191,14 +286,18 @@ class Machine:
 
     def show(self, unit: str, *names: str) -> list[str]:
         """The values of a unit's properties."""
-        return [self.run("systemctl", "show", "--value", "--property", name, unit) for name in names]
+        return [
+            self.run("systemctl", "show", "--value", "--property", name, unit) for name in names
+        ]
 
     def properties(self, unit: str, *names: str) -> list[str]:
         """The same as plain numbers, named Unit.X or Service.X, where show() would say 5min."""
         manager = "org.freedesktop.systemd1"
         path = "/org/freedesktop/systemd1/unit/" + unit.replace("-", "_2d").replace(".", "_2e")
-        return [self.run("busctl", "get-property", manager, path, f"{manager}.{kind}", name).split()[1]
-                for kind, name in (name.split(".") for name in names)]
+        return [
+            self.run("busctl", "get-property", manager, path, f"{manager}.{kind}", name).split()[1]
+            for kind, name in (name.split(".") for name in names)
+        ]
 
     def journal(self, unit: str, *options: str) -> str:
         self.run("journalctl", "--sync")
@@ -208,12 +307,23 @@ class Machine:
         """Make the machine a manager, with services that want no task: it has nowhere to run one."""
         self.run("docker", "swarm", "init", "--advertise-addr", "127.0.0.1")
         for service in services:
-            self.run("docker", "service", "create", "--detach", "--no-resolve-image", "--replicas=0",
-                     "--name", service, f"{ECR}/{service}:1")
+            self.run(
+                "docker",
+                "service",
+                "create",
+                "--detach",
+                "--no-resolve-image",
+                "--replicas=0",
+                "--name",
+                service,
+                f"{ECR}/{service}:1",
+            )
 
     def updates_of(self, service: str) -> int:
         """Swarm's count of the changes to a service."""
-        return int(self.run("docker", "service", "inspect", "--format", "{{.Version.Index}}", service))
+        return int(
+            self.run("docker", "service", "inspect", "--format", "{{.Version.Index}}", service)
+        )
 
 
 def write_file(root: Path, path: str, text: str, mode: int = 0o644) -> None:
@@ -256,31 +366,75 @@ def furnish(root: Path) -> None:
     for program in ("cloud.py", "aws_stub.py"):
         shutil.copy(HERE / program, cloud)
     names = ",".join(f"DNS:{name}" for name in (ECR, *AWS_HOSTS))
-    call("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-         "-days", "7", "-subj", "/CN=aws", "-addext", f"subjectAltName={names}", "-keyout", f"{cloud}/tls.key", "-out", f"{cloud}/tls.crt")
+    call(
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "7",
+        "-subj",
+        "/CN=aws",
+        "-addext",
+        f"subjectAltName={names}",
+        "-keyout",
+        f"{cloud}/tls.key",
+        "-out",
+        f"{cloud}/tls.crt",
+    )
     trusted = root / "etc/docker/certs.d" / ECR
     trusted.mkdir(parents=True)
     shutil.copy(cloud / "tls.crt", trusted / "ca.crt")
 
 
-def launch(base: Path, folder: Path, host: Host, options: Sequence[str]) -> "subprocess.Popen[bytes]":
+def launch(
+    base: Path, folder: Path, host: Host, options: Sequence[str]
+) -> "subprocess.Popen[bytes]":
     for name in ("written", "root"):
         (folder / name).mkdir()
     with open(folder / "console", "wb") as console:
         return host.popen(
-            ["unshare", "--mount", "sh", "-c", LAUNCH, "launch", folder, base,
-             "--quiet", "--register=no", "--keep-unit", "--console=pipe", "--capability=all",
-             "--system-call-filter=@keyring bpf", "--boot", *options],
-            stdin=subprocess.DEVNULL, stdout=console, stderr=console,
-            env={**os.environ, "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "1",
-                 "CGROUPS": " ".join(make_cgroups(folder.name))})
+            [
+                "unshare",
+                "--mount",
+                "sh",
+                "-c",
+                LAUNCH,
+                "launch",
+                folder,
+                base,
+                "--quiet",
+                "--register=no",
+                "--keep-unit",
+                "--console=pipe",
+                "--capability=all",
+                "--system-call-filter=@keyring bpf",
+                "--boot",
+                *options,
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=console,
+            stderr=console,
+            env={
+                **os.environ,
+                "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "1",
+                "CGROUPS": " ".join(make_cgroups(folder.name)),
+            },
+        )
 
 
 def make_cgroups(name: str) -> list[str]:
     """A group in each hierarchy that systemd uses; without, all machines would be in the same one."""
     mounts = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
-    groups = [f"{mountpoint}/{name}" for _, mountpoint, kind, options, *_ in mounts
-              if kind == "cgroup2" or kind == "cgroup" and "name=systemd" in options.split(",")]
+    groups = [
+        f"{mountpoint}/{name}"
+        for _, mountpoint, kind, options, *_ in mounts
+        if kind == "cgroup2" or kind == "cgroup" and "name=systemd" in options.split(",")
+    ]
     for group in groups:
         os.mkdir(group)
     return groups
@@ -292,8 +446,12 @@ def init_of(launched: "subprocess.Popen[bytes]") -> int:
     descendants = [launched.pid]
     for process in descendants:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            descendants += map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split())
-            if re.search(r"^NSpid:.*\t1$", Path(f"/proc/{process}/status").read_text(), re.MULTILINE):
+            descendants += map(
+                int, Path(f"/proc/{process}/task/{process}/children").read_text().split()
+            )
+            if re.search(
+                r"^NSpid:.*\t1$", Path(f"/proc/{process}/status").read_text(), re.MULTILINE
+            ):
                 return process
     return 0
 

@@ -49,8 +49,10 @@ def ecr_host(account=ACCOUNT, region=REGION):
 # Registry by name: its address and the host names that lead to it.
 REGISTRIES = {
     REGION: ("10.99.0.3", [ecr_host(ACCOUNT, REGION), ecr_host(OTHER_ACCOUNT, REGION)]),
-    OTHER_REGION: ("10.99.0.4", [ecr_host(ACCOUNT, OTHER_REGION),
-                                 ecr_host(OTHER_ACCOUNT, OTHER_REGION)]),
+    OTHER_REGION: (
+        "10.99.0.4",
+        [ecr_host(ACCOUNT, OTHER_REGION), ecr_host(OTHER_ACCOUNT, OTHER_REGION)],
+    ),
     PRIVATE: ("10.99.0.5", [PRIVATE]),
 }
 
@@ -76,25 +78,54 @@ class Registries:
         addresses = [SWITCH_ADDRESS, AWS_ADDRESS, *(address for address, _ in REGISTRIES.values())]
         # A bridge without an address of its own takes the lowest of its ports', and so would
         # be lost to its neighbours for a while whenever a host is plugged in.
-        self.host.ip("link add switch address 02:00:00:00:00:01 type bridge", "link set switch up",
-                     *(f"address add {address}/24 dev switch" for address in addresses))
+        self.host.ip(
+            "link add switch address 02:00:00:00:00:01 type bridge",
+            "link set switch up",
+            *(f"address add {address}/24 dev switch" for address in addresses),
+        )
         self.aws_folder.mkdir()
         (self.aws_folder / "account").write_text(ACCOUNT)
         self._make_certificate()
         self._set_password(PRIVATE, PRIVATE_USER, PRIVATE_PASSWORD)
         self.rotate()
-        self.host.daemon([sys.executable, Path(__file__).parent / "aws_stub.py",
-                          self.aws_folder, AWS_ADDRESS, AWS_PORT])
+        self.host.daemon(
+            [
+                sys.executable,
+                Path(__file__).parent / "aws_stub.py",
+                self.aws_folder,
+                AWS_ADDRESS,
+                AWS_PORT,
+            ]
+        )
         for name, (address, _) in REGISTRIES.items():
             self._start_registry(name, address)
 
     def connect(self, host, address):
         """A cable from the switch to that host."""
-        subprocess.run(["ip", "link", "add", host.name, "netns", str(self.host.pid), "type",
-                        "veth", "peer", "name", "eth0", "netns", str(host.pid)], check=True)
+        subprocess.run(
+            [
+                "ip",
+                "link",
+                "add",
+                host.name,
+                "netns",
+                str(self.host.pid),
+                "type",
+                "veth",
+                "peer",
+                "name",
+                "eth0",
+                "netns",
+                str(host.pid),
+            ],
+            check=True,
+        )
         self.host.ip(f"link set {host.name} master switch up")
-        host.ip(f"address add {address}/24 dev eth0", "link set eth0 up",
-                f"route add default via {SWITCH_ADDRESS}")
+        host.ip(
+            f"address add {address}/24 dev eth0",
+            "link set eth0 up",
+            f"route add default via {SWITCH_ADDRESS}",
+        )
 
     def rotate(self, region=None):
         """New tokens: from now on every older one is refused, as after its 12 hours."""
@@ -112,18 +143,41 @@ class Registries:
 
     def _set_password(self, registry, user, password):
         """The registry reads its htpasswd file again when it changes."""
-        hashed = subprocess.run(["htpasswd", "-niB", "-C", "4", user], input=password, text=True,
-                                check=True, stdout=subprocess.PIPE).stdout
+        hashed = subprocess.run(
+            ["htpasswd", "-niB", "-C", "4", user],
+            input=password,
+            text=True,
+            check=True,
+            stdout=subprocess.PIPE,
+        ).stdout
         replace(self.folder / f"{registry}.htpasswd", hashed)
 
     def _make_certificate(self):
         hosts = [host for _, hosts in REGISTRIES.values() for host in hosts]
         subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-             "-nodes", "-days", "2", "-subj", "/CN=lab", "-keyout", self.folder / "key.pem",
-             "-out", self.certificate,
-             "-addext", "subjectAltName=" + ",".join(f"DNS:{host}" for host in hosts)],
-            check=True, stderr=subprocess.DEVNULL)
+            [
+                "openssl",
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:prime256v1",
+                "-nodes",
+                "-days",
+                "2",
+                "-subj",
+                "/CN=lab",
+                "-keyout",
+                self.folder / "key.pem",
+                "-out",
+                self.certificate,
+                "-addext",
+                "subjectAltName=" + ",".join(f"DNS:{host}" for host in hosts),
+            ],
+            check=True,
+            stderr=subprocess.DEVNULL,
+        )
 
     def _start_registry(self, name, address):
         config = self.folder / f"{name}.yml"
@@ -139,16 +193,24 @@ class Registries:
             self._layer = layer()
         packed, plain_digest = self._layer
         config = {
-            "architecture": ARCHITECTURES[platform.machine()], "os": "linux",
+            "architecture": ARCHITECTURES[platform.machine()],
+            "os": "linux",
             # A signal that `sleep`, as the container's first process, does not ignore.
-            "config": {"Cmd": command, "StopSignal": "SIGKILL", "Labels": {"tag": tag},
-                       "Env": ["PATH=/bin"]},
-            "rootfs": {"type": "layers", "diff_ids": [plain_digest]}}
+            "config": {
+                "Cmd": command,
+                "StopSignal": "SIGKILL",
+                "Labels": {"tag": tag},
+                "Env": ["PATH=/bin"],
+            },
+            "rootfs": {"type": "layers", "diff_ids": [plain_digest]},
+        }
         kind = MEDIA + "distribution.manifest.v2+json"
         manifest = {
-            "schemaVersion": 2, "mediaType": kind,
+            "schemaVersion": 2,
+            "mediaType": kind,
             "config": self._blob(dumped(config), MEDIA + "container.image.v1+json"),
-            "layers": [self._blob(packed, MEDIA + "image.rootfs.diff.tar.gzip")]}
+            "layers": [self._blob(packed, MEDIA + "image.rootfs.diff.tar.gzip")],
+        }
         digest = self._blob(dumped(manifest), kind)["digest"]
         for place in ("revisions", f"tags/{tag}/index"):
             self._link(f"_manifests/{place}/{digest.replace(':', '/')}", digest)

@@ -35,8 +35,10 @@ def lines(reports):
     if not body:
         return []
     every = max((engines for *_, engines in body), key=len)
-    named = [(*outcome, "all" if engines == every and len(every) > 2 else ", ".join(engines))
-             for *outcome, engines in body]
+    named = [
+        (*outcome, "all" if engines == every and len(every) > 2 else ", ".join(engines))
+        for *outcome, engines in body
+    ]
     heading = [("case", "the loop", "this script", "engine"), ("---",) * 4]
     table = [f"| {' | '.join(row)} |" for row in heading + named]
     return [*table, "", f"All engines: {', '.join(every)}."]

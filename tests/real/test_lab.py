@@ -39,18 +39,28 @@ def temporary():
 
 def start(temporary, then="time.sleep(600)", before=""):
     text = PROGRAM.format(folder=str(Path(__file__).parent), then=then, before=before)
-    return subprocess.Popen([sys.executable, "-c", text], text=True, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, env={**os.environ, "TMPDIR": str(temporary)})
+    return subprocess.Popen(
+        [sys.executable, "-c", text],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(temporary)},
+    )
 
 
 def traces(temporary, lab="no lab"):
     """Files, processes, mounts and cgroups that name that folder or the lab in it."""
     mounts = Path("/proc/self/mounts").read_text().splitlines()
-    return [*temporary.iterdir(),
-            *(process for process in Path("/proc").glob("[0-9]*")
-              if str(temporary) in command(process)),
-            *(mount for mount in mounts if str(temporary) in mount),
-            *Path("/sys/fs/cgroup").glob(f"**/{lab}")]
+    return [
+        *temporary.iterdir(),
+        *(
+            process
+            for process in Path("/proc").glob("[0-9]*")
+            if str(temporary) in command(process)
+        ),
+        *(mount for mount in mounts if str(temporary) in mount),
+        *Path("/sys/fs/cgroup").glob(f"**/{lab}"),
+    ]
 
 
 def command(process):

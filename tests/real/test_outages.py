@@ -13,7 +13,9 @@ from test_swarm import STACKS
 # Where it cannot write: a shell that the script is started by, in mounts of its own.
 NO_PROC = 'umount -l /proc; exec "$@"'
 READ_ONLY = 'mount --bind "$HOME" "$HOME"; mount -o remount,ro,bind "$HOME"; exec "$@"'
-DISK_FULL = 'mount -t tmpfs -o size=4k tmpfs "$HOME/.docker"; yes >"$HOME/.docker/full" 2>&-; exec "$@"'
+DISK_FULL = (
+    'mount -t tmpfs -o size=4k tmpfs "$HOME/.docker"; yes >"$HOME/.docker/full" 2>&-; exec "$@"'
+)
 
 
 @pytest.fixture(params=STACKS[:2], ids="-".join)
@@ -72,7 +74,15 @@ def on_first(lab):
 # what happens, on which node of how many managers and workers it is run, how, what it says, exit status, who is refreshed
 OUTAGES = [
     (daemon_is_down, on_first, (1, 0), "", "Cannot connect to the Docker daemon", 1, ""),
-    (nothing, on_worker, (1, 1), "", "This node is not a swarm manager. Worker nodes can't be used", 1, ""),
+    (
+        nothing,
+        on_worker,
+        (1, 1),
+        "",
+        "This node is not a swarm manager. Worker nodes can't be used",
+        1,
+        "",
+    ),
     (node_left_its_swarm, on_first, (1, 0), "", "This node is not a swarm manager. Use", 1, ""),
     (swarm_is_locked, on_first, (1, 0), "", "Swarm is encrypted and needs to be unlocked", 1, ""),
     (quorum_is_lost, on_first, (3, 0), "", "The swarm does not have a leader", 1, ""),
@@ -83,8 +93,19 @@ OUTAGES = [
 
 
 @pytest.mark.parametrize(
-    "happens, where, counts, shell, says, status, refreshed", OUTAGES,
-    ids=["daemon down", "worker", "no swarm", "locked", "no quorum", "no proc", "read-only", "disk full"])
+    "happens, where, counts, shell, says, status, refreshed",
+    OUTAGES,
+    ids=[
+        "daemon down",
+        "worker",
+        "no swarm",
+        "locked",
+        "no quorum",
+        "no proc",
+        "read-only",
+        "disk full",
+    ],
+)
 def test_outage(start_lab, happens, where, counts, shell, says, status, refreshed):
     # given
     lab = start_lab(*counts)

@@ -22,8 +22,12 @@ from registries import REGISTRIES
 
 # Engine, client and AWS CLI. Only the first two run all cases, the others those that the
 # engine or the client might see in another way.
-STACKS = [("20.10", "20.10", "v1"), ("26.1", "26.1", "v2"),
-          ("20.10", "26.1", "v1"), ("testing", "testing", "v1")]
+STACKS = [
+    ("20.10", "20.10", "v1"),
+    ("26.1", "26.1", "v2"),
+    ("20.10", "26.1", "v1"),
+    ("testing", "testing", "v1"),
+]
 ADDRESS = REGISTRIES[REGION][0]
 stacks = pytest.mark.parametrize("stack", STACKS[:2], ids="-".join, indirect=True)
 more_stacks = pytest.mark.parametrize("stack", STACKS, ids="-".join, indirect=True)
@@ -47,7 +51,8 @@ class Labs:
         """The versions that are really there, as the table names them."""
         manager = next(iter(self._labs.values())).manager
         engine, client = manager.docker(
-            "version", "--format", "{{.Server.Version}} {{.Client.Version}}").split()
+            "version", "--format", "{{.Server.Version}} {{.Client.Version}}"
+        ).split()
         engine, client = engine.split("+")[0], client.split("+")[0]
         return engine if engine == client else f"{engine} (client {client})"
 
@@ -129,8 +134,11 @@ def test_worker_joins_after_token_died(case, verdict):
 def test_running_tasks_are_not_restarted(case, verdict):
     """Running tasks, replicated and global, restart condition any, on-failure, none"""
     # given
-    names = [f"{mode}-{condition}" for mode in ("replicated", "global")
-             for condition in ("any", "on-failure", "none")]
+    names = [
+        f"{mode}-{condition}"
+        for mode in ("replicated", "global")
+        for condition in ("any", "on-failure", "none")
+    ]
     for name in names:
         mode, condition = name.split("-", 1)
         case.create(name, "--mode", mode, "--restart-condition", condition)
@@ -143,8 +151,11 @@ def test_running_tasks_are_not_restarted(case, verdict):
     assert [case.updates(name) for name in names] == [1] * 6
     case.seen(lambda: any(case.task_ids(name) != before[name] for name in names), by=())
     restarted = [name for name in names if case.task_ids(name) != before[name]]
-    verdict(f"restarted: {restarted}" if restarted else "go on, all 6 refreshed",
-            seed="go on, all 6 refreshed", script="go on, all 6 refreshed")
+    verdict(
+        f"restarted: {restarted}" if restarted else "go on, all 6 refreshed",
+        seed="go on, all 6 refreshed",
+        script="go on, all 6 refreshed",
+    )
 
 
 STUCK = {
@@ -175,16 +186,23 @@ def test_stuck_services_heal(case, verdict):
     assert result.returncode == 0, result
     case.seen(lambda: all(case.running(name) for name in STUCK))
     stuck = [name for name in STUCK if not case.running(name)]
-    verdict(f"stuck: {', '.join(stuck)}" if stuck else "all 7 heal",
-            seed="all 7 heal", script="all 7 heal")
+    verdict(
+        f"stuck: {', '.join(stuck)}" if stuck else "all 7 heal",
+        seed="all 7 heal",
+        script="all 7 heal",
+    )
 
 
 @stacks
 def test_two_regions_and_two_accounts(case, verdict):
     """Services in two regions and two accounts, all stuck"""
     # given
-    hosts = [ecr_host(), ecr_host(OTHER_ACCOUNT), ecr_host(region=OTHER_REGION),
-             ecr_host(OTHER_ACCOUNT, OTHER_REGION)]
+    hosts = [
+        ecr_host(),
+        ecr_host(OTHER_ACCOUNT),
+        ecr_host(region=OTHER_REGION),
+        ecr_host(OTHER_ACCOUNT, OTHER_REGION),
+    ]
     names = stuck_services(case, hosts)
     # when
     result = case.refresh(hosts=hosts)
@@ -208,8 +226,11 @@ def test_one_region_is_down(case, verdict):
     assert result.returncode == 1, result
     healed = case.seen(lambda: case.running(kept), by=[SCRIPT])
     assert not case.updates(lost), result
-    verdict("the other region's heal, exit 1" if healed else "none heals, exit 1",
-            seed="none heals, exit 1", script="the other region's heal, exit 1")
+    verdict(
+        "the other region's heal, exit 1" if healed else "none heals, exit 1",
+        seed="none heals, exit 1",
+        script="the other region's heal, exit 1",
+    )
 
 
 def stuck_services(case, hosts):
@@ -242,8 +263,9 @@ def deploy_stack(case, label, image, config):
     path = case.lab.folder / "stack.yml"
     path.write_text(STACK_FILE.format(image=image, label=label))
     case.lab.login(case.manager, config=config)
-    return case.manager.docker("stack", "deploy", "--with-registry-auth", "-c", path, "shop",
-                               config=config)
+    return case.manager.docker(
+        "stack", "deploy", "--with-registry-auth", "-c", path, "shop", config=config
+    )
 
 
 @stacks
@@ -282,8 +304,11 @@ def test_finished_jobs(case, verdict):
     assert result.returncode == 0, result
     case.seen(lambda: all(ran_again(case, job) for job in jobs), by=[SEED])
     again = [job for job in jobs if ran_again(case, job)]
-    verdict("both run again" if again == jobs else f"run again: {again}" if again else "left alone",
-            seed="both run again", script="left alone")
+    verdict(
+        "both run again" if again == jobs else f"run again: {again}" if again else "left alone",
+        seed="both run again",
+        script="left alone",
+    )
 
 
 def ran_again(case, job):
@@ -331,9 +356,15 @@ def test_finished_one_shots(case, verdict):
     assert result.returncode == 0, result
     case.seen(lambda: all(case.task_ids(name) - before[name] for name in ONE_SHOTS), by=[SEED])
     again = [name for name in ONE_SHOTS if case.task_ids(name) - before[name]]
-    verdict("all 5 run again" if len(again) == 5 else
-            f"run again: {', '.join(again)}" if again else "left alone",
-            seed="all 5 run again", script="left alone")
+    verdict(
+        "all 5 run again"
+        if len(again) == 5
+        else f"run again: {', '.join(again)}"
+        if again
+        else "left alone",
+        seed="all 5 run again",
+        script="left alone",
+    )
 
 
 @stacks
@@ -346,7 +377,9 @@ def test_one_shot_on_a_lost_node(case, verdict):
     case.create("once", "--restart-condition", "none", constraint)
     case.runs("once")
     lost.power_off()
-    wait_until(lambda: case.lab.node_info(lost)["Status"]["State"] == "down", "the node is down", 90)
+    wait_until(
+        lambda: case.lab.node_info(lost)["Status"]["State"] == "down", "the node is down", 90
+    )
     case.give(other, label)
     case.lab.rotate()
     # when
@@ -377,8 +410,11 @@ def test_paused_rollout(case, verdict):
     # when: the hourly run, three times
     lost = any(refresh_loses(case, good, healthy) for _ in range(3))
     # then
-    verdict("goes on: healthy tasks are lost" if lost else "stays paused",
-            seed="goes on: healthy tasks are lost", script="stays paused")
+    verdict(
+        "goes on: healthy tasks are lost" if lost else "stays paused",
+        seed="goes on: healthy tasks are lost",
+        script="stays paused",
+    )
     if case.way == SCRIPT:
         assert case.rollout("web") == "paused"
 
@@ -407,8 +443,11 @@ def test_paused_rollout_that_the_seed_has_touched(case, verdict):
     # when
     lost = any(refresh_loses(case, good, healthy) for _ in range(3))
     # then
-    verdict("goes on: healthy tasks are lost" if lost else "stays paused",
-            seed="goes on: healthy tasks are lost", script="stays paused")
+    verdict(
+        "goes on: healthy tasks are lost" if lost else "stays paused",
+        seed="goes on: healthy tasks are lost",
+        script="stays paused",
+    )
 
 
 @stacks
@@ -418,16 +457,21 @@ def test_refresh_that_met_a_pull_failure(case, verdict):
     worker = case.lab.workers[0]
     labels = {name: paused_refresh(case, name) for name in ("stuck", "healthy")}
     case.take(worker, labels["healthy"])
-    wait_until(lambda: len(case.lab.tasks("healthy")) >= 1
-               and not case.runs_on("healthy", worker), "the node is gone")
+    wait_until(
+        lambda: len(case.lab.tasks("healthy")) >= 1 and not case.runs_on("healthy", worker),
+        "the node is gone",
+    )
     updates = {name: case.updates(name) for name in labels}
     # when
     result = case.refresh()
     # then
     assert result.returncode == 0, result
     refreshed = [name for name in labels if case.updates(name) == updates[name] + 1]
-    verdict("refreshed" if len(refreshed) == 2 else f"refreshed: {refreshed}",
-            seed="refreshed", script="refreshed")
+    verdict(
+        "refreshed" if len(refreshed) == 2 else f"refreshed: {refreshed}",
+        seed="refreshed",
+        script="refreshed",
+    )
     case.runs("stuck", 2)
 
 
@@ -467,8 +511,11 @@ def test_tasks_that_are_pulling(case, verdict):
     # then
     assert result.returncode == 0, result
     replaced = case.seen(lambda: case.task_ids("web") != pulling, by=[SEED])
-    verdict("replaced, one by one, as they come up" if replaced else "come up, and stay",
-            seed="replaced, one by one, as they come up", script="come up, and stay")
+    verdict(
+        "replaced, one by one, as they come up" if replaced else "come up, and stay",
+        seed="replaced, one by one, as they come up",
+        script="come up, and stay",
+    )
     case.runs("web", 3)
 
 
@@ -499,7 +546,16 @@ def test_refresh_that_rolled_itself_back(case, verdict):
     worker = case.lab.workers[0]
     constraint, label = case.label()
     case.give(case.manager, label)
-    case.create("web", "--mode", "global", "--update-failure-action", "rollback", "--update-monitor", "2s", constraint)
+    case.create(
+        "web",
+        "--mode",
+        "global",
+        "--update-failure-action",
+        "rollback",
+        "--update-monitor",
+        "2s",
+        constraint,
+    )
     case.runs("web")
     worker.ip(f"route add blackhole {ADDRESS}/32")
     case.give(worker, label)
@@ -527,9 +583,19 @@ def test_automatic_rollback(case, verdict):
     # given
     worker = case.lab.workers[0]
     good, bad = case.lab.image(), case.lab.image(*FAILS_WHEN_TOLD)
-    case.create("web", "--replicas", "2", f"--constraint=node.hostname=={worker.name}",
-                "--update-failure-action", "rollback", "--update-monitor", "120s",
-                "--rollback-monitor", "1s", image=good)
+    case.create(
+        "web",
+        "--replicas",
+        "2",
+        f"--constraint=node.hostname=={worker.name}",
+        "--update-failure-action",
+        "rollback",
+        "--update-monitor",
+        "120s",
+        "--rollback-monitor",
+        "1s",
+        image=good,
+    )
     case.runs("web", 2)
     case.update("web", "--image", bad)
     case.runs("web", 2, bad)
@@ -540,8 +606,11 @@ def test_automatic_rollback(case, verdict):
     # then
     assert result.returncode == 0, result
     back = case.seen(lambda: len(case.running("web", good)) == 2, by=[SCRIPT])
-    verdict("rolls back" if back else "stays on the bad image",
-            seed="stays on the bad image", script="rolls back")
+    verdict(
+        "rolls back" if back else "stays on the bad image",
+        seed="stays on the bad image",
+        script="rolls back",
+    )
     assert case.image("web") == (good if back else bad)
 
 
@@ -567,8 +636,11 @@ def test_rollback_by_hand(case, verdict):
     case.manager.docker("service", "rollback", "-d", "-q", "web", check=False)
     # then
     assert result.returncode == 0, result
-    verdict("rolls back" if case.image("web") == first else "does nothing",
-            seed="does nothing", script="rolls back")
+    verdict(
+        "rolls back" if case.image("web") == first else "does nothing",
+        seed="does nothing",
+        script="rolls back",
+    )
 
 
 def service_of_another_registry(case):
@@ -576,8 +648,9 @@ def service_of_another_registry(case):
     constraint, label = case.label()
     config = case.lab.folder / "build-machine"
     case.lab.login(case.manager, PRIVATE, config=config)
-    case.create("private", "--mode", "global", constraint, config=config,
-                image=case.lab.image(host=PRIVATE))
+    case.create(
+        "private", "--mode", "global", constraint, config=config, image=case.lab.image(host=PRIVATE)
+    )
     return label
 
 
@@ -594,8 +667,11 @@ def test_credentials_of_another_registry(case, verdict):
     # then
     assert result.returncode == 0, result
     wait_until(lambda: case.running("private") or case.is_rejected("private"), "it was tried")
-    verdict("runs" if case.running("private") else "rejected: its login is wiped",
-            seed="rejected: its login is wiped", script="runs")
+    verdict(
+        "runs" if case.running("private") else "rejected: its login is wiped",
+        seed="rejected: its login is wiped",
+        script="runs",
+    )
     assert case.updates("web") == 1
 
 
@@ -607,14 +683,18 @@ def test_refresh_only_without_a_login(case, verdict):
     case.create("web", constraint)
     case.manager.docker("logout", ecr_host())
     # when
-    result = (case.manager.simple_seed() if case.way == SEED
-              else case.manager.script("--refresh-only"))
+    result = (
+        case.manager.simple_seed() if case.way == SEED else case.manager.script("--refresh-only")
+    )
     case.give(case.lab.workers[0], label)
     # then
     wait_until(lambda: case.running("web") or case.is_rejected("web"), "it was tried")
     state = "runs" if case.running("web") else "rejected: its login is wiped"
-    verdict(f"{state}; exit {result.returncode}",
-            seed="rejected: its login is wiped; exit 0", script="runs; exit 1")
+    verdict(
+        f"{state}; exit {result.returncode}",
+        seed="rejected: its login is wiped; exit 0",
+        script="runs; exit 1",
+    )
 
 
 UNSORTED = ("--mount", "type=tmpfs,target=/b", "--mount", "type=tmpfs,target=/a")
@@ -632,8 +712,11 @@ def test_unsorted_mounts(case, verdict):
     assert result.returncode == 0, result
     restarted = case.seen(lambda: case.running("web") - before)
     said = "restart" in result.stderr
-    verdict(f"{'restarts once' if restarted else 'goes on'}{', and says so' if said else ''}",
-            seed="restarts once", script="restarts once, and says so")
+    verdict(
+        f"{'restarts once' if restarted else 'goes on'}{', and says so' if said else ''}",
+        seed="restarts once",
+        script="restarts once, and says so",
+    )
 
 
 @stacks
@@ -689,8 +772,9 @@ def update_label(case, name):
     service = case.lab.service(name)
     spec = {**service["Spec"], "Labels": {"updated": str(time.monotonic_ns())}}
     with contextlib.suppress(RuntimeError):  # its turn to be out of sequence
-        case.manager.api(f"/services/{name}/update?version={service['Version']['Index']}",
-                         "POST", spec)
+        case.manager.api(
+            f"/services/{name}/update?version={service['Version']['Index']}", "POST", spec
+        )
 
 
 @stacks
@@ -704,8 +788,11 @@ def test_updates_at_the_same_moment(case, verdict):
     # when
     well = goes_well_each_time(case, lambda: updates_go_well(case, names))
     # then
-    verdict("all are refreshed" if well else "stops at `update out of sequence`",
-            seed="stops at `update out of sequence`", script="all are refreshed")
+    verdict(
+        "all are refreshed" if well else "stops at `update out of sequence`",
+        seed="stops at `update out of sequence`",
+        script="all are refreshed",
+    )
 
 
 def updates_go_well(case, names):
@@ -731,14 +818,17 @@ def test_deploys_at_the_same_moment(case, verdict):
     new = case.lab.image()
     # when
     run = case.start(case.manager)
-    tries = [retry(lambda: case.update("web", "--image", new)),
-             retry(lambda: deploy_stack(case, label, new, config))]
+    tries = [
+        retry(lambda: case.update("web", "--image", new)),
+        retry(lambda: deploy_stack(case, label, new, config)),
+    ]
     output = run.communicate(timeout=120)
     # then: a deploy may have to be tried again, and it stands
     assert max(tries) <= 3 and (case.way == SEED or run.returncode == 0), output
     case.runs("web", image=new), case.runs("shop_web", image=new)
-    verdict("the deployed images run", seed="the deployed images run",
-            script="the deployed images run")
+    verdict(
+        "the deployed images run", seed="the deployed images run", script="the deployed images run"
+    )
 
 
 def retry(action, tries=5):
@@ -765,8 +855,11 @@ def test_two_runs_at_the_same_moment(case, verdict):
     # when
     well = goes_well_each_time(case, lambda: two_runs_go_well(case, hosts, names))
     # then
-    verdict("both do their work" if well else "one fails, or a login is lost",
-            seed="one fails, or a login is lost", script="both do their work")
+    verdict(
+        "both do their work" if well else "one fails, or a login is lost",
+        seed="one fails, or a login is lost",
+        script="both do their work",
+    )
 
 
 def two_runs_go_well(case, hosts, names):
@@ -775,8 +868,11 @@ def two_runs_go_well(case, hosts, names):
     runs = [case.start(case.manager, hosts=order) for order in (hosts, hosts[::-1])]
     outputs = [run.communicate(timeout=120)[0].split() for run in runs]
     logins = json.loads((case.manager.home / ".docker/config.json").read_text())["auths"]
-    return (not any(run.returncode for run in runs) and set(logins) == set(hosts)
-            and all(set(names) <= set(output) for output in outputs))
+    return (
+        not any(run.returncode for run in runs)
+        and set(logins) == set(hosts)
+        and all(set(names) <= set(output) for output in outputs)
+    )
 
 
 # ---------------------------------------------------------------- three managers
@@ -800,8 +896,11 @@ def test_three_managers(three_managers, verdict):
         assert [run.returncode for run in runs] == [0, 0, 0], outputs
         assert counts == [1] * 4, outputs
         assert_logged_in(case)
-    verdict("each service is updated once" if set(counts) == {1} else "updates again and again",
-            seed="updates again and again", script="each service is updated once")
+    verdict(
+        "each service is updated once" if set(counts) == {1} else "updates again and again",
+        seed="updates again and again",
+        script="each service is updated once",
+    )
 
 
 def assert_logged_in(case):
@@ -823,14 +922,20 @@ def test_leader_dies_in_the_middle_of_a_run(three_managers, verdict):
     new = case.lab.leader()
     case.manager = new
     # when
-    results = [manager.run(case.argv(manager, "--leader-only"), env=manager.environment)
-               for manager in case.lab.managers if manager.running]
+    results = [
+        manager.run(case.argv(manager, "--leader-only"), env=manager.environment)
+        for manager in case.lab.managers
+        if manager.running
+    ]
     refreshed = updated(new, case, names)
     leader.start()
     # then
     assert [result.returncode for result in results] == [0, 0], results
-    verdict("all are refreshed" if refreshed == set(names) else f"only {sorted(refreshed)}",
-            seed="all are refreshed", script="all are refreshed")
+    verdict(
+        "all are refreshed" if refreshed == set(names) else f"only {sorted(refreshed)}",
+        seed="all are refreshed",
+        script="all are refreshed",
+    )
 
 
 def leader_dies_in_a_run(case, names):
@@ -848,8 +953,9 @@ def leader_dies_in_a_run(case, names):
 def updated(manager, case, names):
     """Those of the services that this manager's engine was asked to update in this test."""
     calls = set(manager.update_calls())
-    identities = {service["ID"]: service["Spec"]["Name"]
-                  for service in case.manager.api("/services")}
+    identities = {
+        service["ID"]: service["Spec"]["Name"] for service in case.manager.api("/services")
+    }
     return {identities[call] for call in calls & set(identities)} & set(names)
 
 
@@ -911,7 +1017,9 @@ def test_killed_at_random_moments(stack):
         result = case.refresh()
         # then
         assert (result.returncode, sorted(result.stdout.split())) == (0, names), result
-        assert before == {name: (case.lab.service(name)["Spec"], case.running(name)) for name in names}
+        assert before == {
+            name: (case.lab.service(name)["Spec"], case.running(name)) for name in names
+        }
         assert case.lab.states("job") == ["complete"]
 
 
@@ -924,16 +1032,22 @@ def test_what_the_token_touches(case, verdict):
     # when
     results = []
     with Watch() as watch:
-        wait_until(lambda: results.append(run_watched(case)) or watch.has_seen(*WATCHED),
-                   "both aws and docker were caught at it", 120)
+        wait_until(
+            lambda: results.append(run_watched(case)) or watch.has_seen(*WATCHED),
+            "both aws and docker were caught at it",
+            120,
+        )
     # then
     assert all(result.returncode == 0 for result in results), results
     secrets = token_forms(case.lab.registries.tokens[REGION])
     assert files_with(case, secrets) == [case.manager.home / ".docker/config.json"]
     assert not any(holds((result.stdout + result.stderr).encode(), secrets) for result in results)
     touched = any(holds(text, secrets) for text in watch.seen)
-    verdict("is in a process's arguments" if touched else "is nowhere else",
-            seed="is in a process's arguments", script="is nowhere else")
+    verdict(
+        "is in a process's arguments" if touched else "is nowhere else",
+        seed="is in a process's arguments",
+        script="is nowhere else",
+    )
 
 
 # What a docker login takes, a look at all processes of a busy machine may take, too.
@@ -943,7 +1057,9 @@ WATCHED = (b"get-login-password", b"login\0--username")
 def run_watched(case):
     if case.way == SCRIPT:
         return case.refresh()
-    return case.manager.run(["bash", "-c", SEED_AS_IT_WAS, REGION, ecr_host()], env=case.manager.environment)
+    return case.manager.run(
+        ["bash", "-c", SEED_AS_IT_WAS, REGION, ecr_host()], env=case.manager.environment
+    )
 
 
 def token_forms(token):
@@ -959,6 +1075,9 @@ def files_with(case, secrets):
     """Files of the lab that hold the token: not those of AWS itself, nor the engines' stores."""
     lab = case.lab
     others = [lab.registries.aws_folder, *(node.folder / "data" for node in lab.nodes)]
-    paths = [path for path in lab.folder.rglob("*") if path.is_file()
-             and not any(other in path.parents for other in others)]
+    paths = [
+        path
+        for path in lab.folder.rglob("*")
+        if path.is_file() and not any(other in path.parents for other in others)
+    ]
     return [path for path in paths if holds(path.read_bytes(), secrets)]

@@ -1,4 +1,5 @@
 """The ways of use on a freshly made system with a real systemd, docker and aws: make e2e-systemd."""
+
 import base64
 import re
 import shutil
@@ -57,7 +58,9 @@ def bring_source(machine: Machine) -> None:
 
 def install_by_copy(machine: Machine) -> None:
     machine.run("cp", f"{SOURCE}/ecr_swarm_login.py", "/usr/bin/")
-    machine.run("cp", f"{SOURCE}/systemd/{SERVICE}", f"{SOURCE}/systemd/{TIMER}", "/etc/systemd/system/")
+    machine.run(
+        "cp", f"{SOURCE}/systemd/{SERVICE}", f"{SOURCE}/systemd/{TIMER}", "/etc/systemd/system/"
+    )
     machine.run("systemctl", "daemon-reload")
 
 
@@ -71,8 +74,10 @@ def stop_docker(machine: Machine) -> None:
 
 
 def wait_for_result(machine: Machine, result: str, state: str) -> None:
-    wait_until(lambda: machine.show(SERVICE, "Result", "ActiveState") == [result, state],
-             f"{SERVICE} is {state} with result {result}")
+    wait_until(
+        lambda: machine.show(SERVICE, "Result", "ActiveState") == [result, state],
+        f"{SERVICE} is {state} with result {result}",
+    )
 
 
 def readme_block(first_line: str) -> str:
@@ -90,6 +95,7 @@ def assert_token_is_not_in(text: str) -> None:
 
 # The units -------------------------------------------------------------------------------------
 
+
 def test_systemd_finds_nothing_to_complain_about(machine: Machine) -> None:
     # given
     install_by_copy(machine)
@@ -103,8 +109,16 @@ def test_no_round_of_the_timer_is_refused_or_hangs_forever(machine: Machine) -> 
     # given
     install_by_copy(machine)
     # when
-    interval, tries, limit, pause = (int(value) for value in machine.properties(
-        SERVICE, "Unit.StartLimitIntervalUSec", "Unit.StartLimitBurst", "Service.TimeoutStartUSec", "Service.RestartUSec"))
+    interval, tries, limit, pause = (
+        int(value)
+        for value in machine.properties(
+            SERVICE,
+            "Unit.StartLimitIntervalUSec",
+            "Unit.StartLimitBurst",
+            "Service.TimeoutStartUSec",
+            "Service.RestartUSec",
+        )
+    )
     # then: all tries fit in the interval, or it would never give up; and it is over before the timer's next round
     assert tries * (limit + pause) <= interval < (60 - 5) * 60 * 1e6
 
@@ -154,8 +168,11 @@ def test_a_failed_login_is_in_the_journal_with_its_priority(manager: Machine) ->
 
 def test_the_hardened_unit_assumes_a_role(manager: Machine, aws: str) -> None:
     # given: keys from the instance metadata, traded for a role's, which aws keeps in its cache
-    manager.write("/root/.aws/config", "[profile refresher]\nrole_arn = arn:aws:iam::123456789012:role/refresher\n"
-                  f"credential_source = Ec2InstanceMetadata\nregion = {REGION}\n")
+    manager.write(
+        "/root/.aws/config",
+        "[profile refresher]\nrole_arn = arn:aws:iam::123456789012:role/refresher\n"
+        f"credential_source = Ec2InstanceMetadata\nregion = {REGION}\n",
+    )
     manager.write(SETTINGS, OPTIONS + "AWS_PROFILE=refresher\n")
     before = manager.updates_of("web")
     # when
@@ -176,25 +193,40 @@ def aws(request: pytest.FixtureRequest, machine: Machine) -> str:
 def use_aws(machine: Machine, version: str) -> None:
     """Give the machine this aws; its distribution's is v2."""
     if version == "v1":
-        machine.write("/usr/local/bin/aws",
-                      '#!/bin/sh\nPYTHONPATH=/opt/aws-v1 exec /usr/bin/python3 -m awscli "$@"\n', 0o755)
+        machine.write(
+            "/usr/local/bin/aws",
+            '#!/bin/sh\nPYTHONPATH=/opt/aws-v1 exec /usr/bin/python3 -m awscli "$@"\n',
+            0o755,
+        )
         machine.run("rm", "/usr/bin/aws")
 
 
 @pytest.mark.parametrize("aws_version", ["v1", "v2"])
-def test_a_new_node_of_the_lab_can_pull_after_a_run_of_the_hardened_unit(base: Path, aws_version: str) -> None:
+def test_a_new_node_of_the_lab_can_pull_after_a_run_of_the_hardened_unit(
+    base: Path, aws_version: str
+) -> None:
     # given: a swarm whose token has died, and whose manager has this machine for its system
     with Lab(managers=1, workers=0) as lab:
         lab.login(lab.manager)
-        lab.manager.docker("service", "create", "-d", "--with-registry-auth", "--mode=global", "--name=web",
-                           lab.image())
+        lab.manager.docker(
+            "service",
+            "create",
+            "-d",
+            "--with-registry-auth",
+            "--mode=global",
+            "--name=web",
+            lab.image(),
+        )
         wait_until(lambda: lab.states("web") == ["running"], "web runs")
         before = [task["ID"] for task in lab.tasks("web")]
         lab.rotate()
         lab.add_node("new")
         wait_until(lambda: "rejected" in lab.states("web"), "the new node cannot pull")
-        options = [f"--bind={lab.manager.socket}:/run/docker.sock",
-                   "systemd.mask=docker.service", "systemd.mask=docker.socket"]
+        options = [
+            f"--bind={lab.manager.socket}:/run/docker.sock",
+            "systemd.mask=docker.service",
+            "systemd.mask=docker.socket",
+        ]
         with machines.booted(base, lab.manager, options) as system:
             bring_source(system)
             install_by_copy(system)
@@ -205,10 +237,13 @@ def test_a_new_node_of_the_lab_can_pull_after_a_run_of_the_hardened_unit(base: P
             system.run("systemctl", "start", SERVICE)
             # then
             wait_until(lambda: lab.states("web").count("running") == 2, "the new node runs web", 60)
-            assert before[0] in [task["ID"] for task in lab.tasks("web") if task["Status"]["State"] == "running"]
+            assert before[0] in [
+                task["ID"] for task in lab.tasks("web") if task["Status"]["State"] == "running"
+            ]
 
 
 # When it fails ---------------------------------------------------------------------------------
+
 
 def test_it_recovers_when_docker_is_back(manager: Machine) -> None:
     # given
@@ -229,7 +264,10 @@ def test_it_recovers_when_docker_is_back(manager: Machine) -> None:
 def test_when_it_gives_up_somebody_is_told_and_the_timer_goes_on(manager: Machine) -> None:
     # given
     stop_docker(manager)
-    manager.write("/etc/systemd/system/tell.service", "[Service]\nType=oneshot\nExecStart=/bin/touch /opt/told\n")
+    manager.write(
+        "/etc/systemd/system/tell.service",
+        "[Service]\nType=oneshot\nExecStart=/bin/touch /opt/told\n",
+    )
     limits = "StartLimitBurst=2\nStartLimitIntervalSec=8\n"
     drop_in(manager, SERVICE, f"[Unit]\nOnFailure=tell.service\n{limits}{RETRY_SOON}")
     drop_in(manager, TIMER, EVERY_SECOND)
@@ -243,21 +281,32 @@ def test_when_it_gives_up_somebody_is_told_and_the_timer_goes_on(manager: Machin
     manager.run("systemctl", "start", "docker.service")
     before = manager.updates_of("web")
     # then
-    wait_until(lambda: manager.updates_of("web") > before, "a later round of the timer refreshes web")
+    wait_until(
+        lambda: manager.updates_of("web") > before, "a later round of the timer refreshes web"
+    )
 
 
-@pytest.mark.parametrize("status, settings, command", [
-    (2, 'OPTIONS="--no-such-option"\n', ""),
-    (3, "", "[Service]\nExecStart=\nExecStart=/bin/sh -c 'exit 3'\n"),
-])
-def test_what_a_retry_cannot_mend_fails_at_once(manager: Machine, status: int, settings: str, command: str) -> None:
+@pytest.mark.parametrize(
+    "status, settings, command",
+    [
+        (2, 'OPTIONS="--no-such-option"\n', ""),
+        (3, "", "[Service]\nExecStart=\nExecStart=/bin/sh -c 'exit 3'\n"),
+    ],
+)
+def test_what_a_retry_cannot_mend_fails_at_once(
+    manager: Machine, status: int, settings: str, command: str
+) -> None:
     # given
     manager.write(SETTINGS, settings)
     drop_in(manager, SERVICE, command)
     # when
     manager.run("systemctl", "start", SERVICE, check=False)
     # then
-    assert manager.show(SERVICE, "ActiveState", "ExecMainStatus", "NRestarts") == ["failed", str(status), "0"]
+    assert manager.show(SERVICE, "ActiveState", "ExecMainStatus", "NRestarts") == [
+        "failed",
+        str(status),
+        "0",
+    ]
 
 
 @pytest.fixture
@@ -273,7 +322,11 @@ def test_a_run_that_hangs_is_ended_with_its_children(hanging: Machine) -> None:
     # when
     hanging.run("systemctl", "start", SERVICE, check=False)
     # then
-    assert hanging.show(SERVICE, "Result", "ActiveState", "TasksCurrent") == ["timeout", "failed", "[not set]"]
+    assert hanging.show(SERVICE, "Result", "ActiveState", "TasksCurrent") == [
+        "timeout",
+        "failed",
+        "[not set]",
+    ]
 
 
 def test_to_stop_a_run_is_no_failure(hanging: Machine) -> None:
@@ -284,10 +337,15 @@ def test_to_stop_a_run_is_no_failure(hanging: Machine) -> None:
     # when
     hanging.run("systemctl", "stop", SERVICE)
     # then
-    assert hanging.show(SERVICE, "Result", "ActiveState", "TasksCurrent") == ["success", "inactive", "[not set]"]
+    assert hanging.show(SERVICE, "Result", "ActiveState", "TasksCurrent") == [
+        "success",
+        "inactive",
+        "[not set]",
+    ]
 
 
 # make install ----------------------------------------------------------------------------------
+
 
 def test_make_uninstall_takes_all_back_but_the_settings(machine: Machine) -> None:
     # given
@@ -302,7 +360,9 @@ def test_make_uninstall_takes_all_back_but_the_settings(machine: Machine) -> Non
     # and when
     machine.run("make", "-C", SOURCE, "uninstall")
     # then
-    left = machine.run("find", "/etc", "/usr", "/lib/systemd", "/var/lib/systemd", "-name", "*ecr*swarm*login*")
+    left = machine.run(
+        "find", "/etc", "/usr", "/lib/systemd", "/var/lib/systemd", "-name", "*ecr*swarm*login*"
+    )
     assert left == SETTINGS
     assert machine.show(TIMER, "ActiveState", "LoadState") == ["inactive", "not-found"]
 
@@ -314,8 +374,12 @@ def test_make_install_stages_in_destdir(machine: Machine, prefix: str) -> None:
     # then
     assert set(machine.run("find", "/opt/stage", "-type", "f").split()) == {
         f"/opt/stage{prefix}/bin/ecr_swarm_login.py",
-        f"/opt/stage/etc/systemd/system/{SERVICE}", f"/opt/stage/etc/systemd/system/{TIMER}"}
-    assert f"ExecStart={prefix}/bin/ecr_swarm_login.py " in machine.read(f"/opt/stage/etc/systemd/system/{SERVICE}")
+        f"/opt/stage/etc/systemd/system/{SERVICE}",
+        f"/opt/stage/etc/systemd/system/{TIMER}",
+    }
+    assert f"ExecStart={prefix}/bin/ecr_swarm_login.py " in machine.read(
+        f"/opt/stage/etc/systemd/system/{SERVICE}"
+    )
     assert not machine.exists(SCRIPT)
 
 
@@ -331,12 +395,17 @@ def test_make_install_says_how_to_get_sh(machine: Machine) -> None:
 
 # user-data, cron, by hand ----------------------------------------------------------------------
 
+
 def user_data(machine: Machine) -> None:
     """Run the README's script as cloud-init does, with the project's files from a folder instead of the web."""
-    text, count = re.subn(r"(?m)^SOURCE=.*$", f"SOURCE=file://{SOURCE}", readme_block("#!/bin/bash\n# user-data"))
+    text, count = re.subn(
+        r"(?m)^SOURCE=.*$", f"SOURCE=file://{SOURCE}", readme_block("#!/bin/bash\n# user-data")
+    )
     assert count == 1
     machine.write("/opt/user-data", text, 0o755)
-    machine.run("env", "-i", CERTIFICATE_LINE, "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "/opt/user-data")
+    machine.run(
+        "env", "-i", CERTIFICATE_LINE, "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "/opt/user-data"
+    )
     machine.write(SETTINGS, f"{machine.read(SETTINGS)}{CERTIFICATE_LINE}\n")
 
 
@@ -365,7 +434,9 @@ def test_user_data_before_docker_has_started_and_the_node_has_joined(new_machine
     # and when: a round of the timer comes before the node joins the swarm
     drop_in(new_machine, SERVICE, RETRY_SOON)
     new_machine.run("systemctl", "start", SERVICE, check=False)
-    wait_until(lambda: new_machine.show(SERVICE, "SubState") == ["auto-restart"], "it will try again")
+    wait_until(
+        lambda: new_machine.show(SERVICE, "SubState") == ["auto-restart"], "it will try again"
+    )
     new_machine.start_swarm("web")
     before = new_machine.updates_of("web")
     # then
@@ -388,7 +459,11 @@ def test_cron_refreshes_the_services(machine: Machine) -> None:
     machine.run("mv", "/usr/bin/aws", "/usr/local/bin/")
     machine.start_swarm("web")
     before = machine.updates_of("web")
-    line, count = re.subn(r"(?m)^\d+ \* \* \* \* root", "* * * * * root", readme_block("# /etc/cron.d/ecr-swarm-login"))
+    line, count = re.subn(
+        r"(?m)^\d+ \* \* \* \* root",
+        "* * * * * root",
+        readme_block("# /etc/cron.d/ecr-swarm-login"),
+    )
     assert count == 1
     # when
     machine.write("/etc/cron.d/ecr-swarm-login", f"{CERTIFICATE_LINE}\n{line}")
@@ -397,11 +472,15 @@ def test_cron_refreshes_the_services(machine: Machine) -> None:
     assert ECR in machine.read(LOGINS)
 
 
-@pytest.mark.parametrize("user, before", [
-    ("root", ["env", "-i", "PATH=/usr/bin:/bin", CERTIFICATE_LINE]),
-    ("root", ["env", "PATH=/opt/venv/bin:/usr/bin:/bin"]),
-    ("alice", ["runuser", "-u", "alice", "--"]),
-], ids=["no HOME", "virtual environment", "docker group"])
+@pytest.mark.parametrize(
+    "user, before",
+    [
+        ("root", ["env", "-i", "PATH=/usr/bin:/bin", CERTIFICATE_LINE]),
+        ("root", ["env", "PATH=/opt/venv/bin:/usr/bin:/bin"]),
+        ("alice", ["runuser", "-u", "alice", "--"]),
+    ],
+    ids=["no HOME", "virtual environment", "docker group"],
+)
 def test_by_hand(manager: Machine, user: str, before: list) -> None:
     # given
     manager.run("python3", "-m", "venv", "--without-pip", "/opt/venv")
@@ -409,7 +488,9 @@ def test_by_hand(manager: Machine, user: str, before: list) -> None:
     updates = manager.updates_of("web")
     # when
     home = manager.run("sh", "-c", f"echo ~{user}")
-    manager.run(*before, "ecr_swarm_login.py", "--region", REGION, HOME=home, AWS_CA_BUNDLE=CERTIFICATE)
+    manager.run(
+        *before, "ecr_swarm_login.py", "--region", REGION, HOME=home, AWS_CA_BUNDLE=CERTIFICATE
+    )
     # then
     assert manager.updates_of("web") > updates
     assert ECR in manager.read(f"{home}/.docker/config.json")
