@@ -29,7 +29,7 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Optional
@@ -42,14 +42,13 @@ with contextlib.suppress(ImportError):  # --help and --version do without
 
 RUN_SECONDS = 240  # of one run; eight of them and their pauses fit into the unit's TimeoutStartSec
 PROGRAM_SECONDS = 60  # of one program: what takes longer hangs, and is killed with its children
+UPDATE_SECONDS = 30  # of one update: it is tried again later, and the others wait for it
+CLOSING_SECONDS = 30  # that are kept for the look after the last updates
 UNASKED_SECONDS = 10  # of an aws that asks for a registry which no service and nobody has named
 KILL_SECONDS = 5  # between SIGTERM and SIGKILL
 TRY_SECONDS = 60  # between the runs of --tries
-PAUSES = (
-    1,
-    3,
-    9,
-)  # seconds before each further try: a daemon that restarts takes some, a new leader
+# Seconds before each further try: a daemon that restarts takes some, and so does a new leader.
+PAUSES = (1, 3, 9)
 BATCH = 200  # services looked at, then updated: the fewer, the less happens in between
 LONG_HOURS = 6  # half a token's life
 
@@ -98,6 +97,7 @@ NOT_GOOD = ("Login did not succeed", "invalid or expired")
 JOBS = ("ReplicatedJob", "GlobalJob")
 MODES = ("Replicated", "Global")
 SETTLED = ("", "completed", "rollback_completed")  # UpdateStatus.State
+DRY_HEADLINE = "Dry run: nothing is changed"
 HEADLINE = "Running docker update swarm services registry auth"
 # Task states that an update with another token does not spare: swarm replaces such tasks when they
 # serve already (swarmkit orchestrator/task.go, IsTaskDirty).
@@ -161,7 +161,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
     programs = Programs()
     prepare(programs, options.quiet)
     try:
-        for tries_left in reversed(range(options.tries)):
+        for tries_left in reversed(range(max(1, options.tries))):
             status = run_once(programs, options)
             if status != 1 or not tries_left:
                 return status
@@ -184,7 +184,14 @@ def parse(arguments: Optional[list[str]]) -> argparse.Namespace:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = parser.add_argument
+    add_options(parser.add_argument)
+    options = parser.parse_args(arguments)
+    check(options, parser)
+    return options
+
+
+def add_options(add: Any) -> None:
+    """All options, in the order of --help."""
     # fmt: off
     add("services", nargs="*", metavar="SERVICE", help="only these services, by name")
     add("--region", help="also log in to this account's own registry there")
@@ -198,20 +205,18 @@ def parse(arguments: Optional[list[str]]) -> argparse.Namespace:
     add("--all-services", action="store_true",
         help="refresh all: runs jobs again, wipes logins of other registries")
     add("--no-restart", action="store_true",
-        help="hold back services of which it is known that an update restarts their tasks: mounts"
-        " or ulimits out of order")
+        help="hold back services whose tasks an update is known to restart: mounts or ulimits"
+        " are out of order")
     add("--keep-rollback", metavar="HOURS", type=number_up_to(10), default=0,
         help="leave a service alone for HOURS after a rollout: a refresh breaks docker service"
         " rollback. 0 by default, at most 10: tokens live 12")
     add("--tries", metavar="N", type=number_up_to(60), default=1,
         help="when something failed, run again a minute later, N times in all. 1 by default")
-    add("-n", "--dry-run", action="store_true", help="say what would be done, and why")
+    add("-n", "--dry-run", action="store_true",
+        help="say what would be done, and why; change nothing")
     add("-q", "--quiet", action="store_true", help="warnings and errors only")
     add("--version", action="version", version="%(prog)s 1.1.0")
     # fmt: on
-    options = parser.parse_args(arguments)
-    check(options, parser)
-    return options
 
 
 def number_up_to(most: int) -> Any:
@@ -228,22 +233,22 @@ def number_up_to(most: int) -> Any:
 
 def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Exit with status 2 if options make no sense."""
-    for host in options.registry:
-        if host.startswith(("http://", "https://")):
-            parser.error("--registry takes a host alone: leave out https://")
-        if not ECR_HOST.fullmatch(host):
-            parser.error(
-                "--registry takes a host such as 123456789012.dkr.ecr.eu-central-1.amazonaws.com"
-            )
-    if not re.fullmatch("([a-z]+(-[a-z]+)+-[0-9]+)?", options.region or ""):
+    if "://" in "".join(options.registry):
+        parser.error("--registry takes a host alone: leave out https://")
+    if not all(map(ECR_HOST.fullmatch, options.registry)):
+        parser.error(
+            "--registry takes a host such as 123456789012.dkr.ecr.eu-central-1.amazonaws.com"
+        )
+    logs_in = options.login_only or options.region or options.registry
+    spares = options.no_restart or options.keep_rollback
+    if options.region and not re.fullmatch("[a-z]+(-[a-z]+)+-[0-9]+", options.region):
         parser.error("--region takes a region such as eu-central-1")
-    if options.refresh_only and (options.login_only or options.region or options.registry):
+    if options.refresh_only and logs_in:
         parser.error(
             "--refresh-only logs in nowhere: leave out --login-only, --region and --registry"
         )
-    if options.all_services and (options.no_restart or options.keep_rollback):
+    if options.all_services and spares:
         parser.error("--all-services spares none: leave out --no-restart and --keep-rollback")
-    options.tries = max(1, options.tries)
 
 
 # This process -------------------------------------------------------------------------------------
@@ -344,16 +349,8 @@ class Run:
     programs: "Programs"
     report: "Report"
     tokens: dict[str, "Ended"] = field(default_factory=dict)  # the aws that printed it, by region
-    logins: dict[str, str] = field(default_factory=dict)  # by host: "" if proven, or the problem
-
-
-class Row:
-    """A service as docker service ls shows it."""
-
-    def __init__(self, data: Any) -> None:
-        self.id = str(value_at(data, "ID") or "")  # its beginning
-        self.name = str(value_at(data, "Name") or "")
-        self.host = ecr_host(value_at(data, "Image"))
+    logins: dict[str, str] = field(default_factory=dict)  # by host: "" if good, or the problem
+    unasked: set[str] = field(default_factory=set)  # hosts that no service and nobody has named
 
 
 def run_once(programs: "Programs", options: argparse.Namespace) -> int:
@@ -375,19 +372,20 @@ def run_once(programs: "Programs", options: argparse.Namespace) -> int:
 def work(run: Run) -> None:
     """Find the services, log in to their registries, refresh. Raises Failure if it cannot go on."""
     rows = choose(run, list_services(run))
-    log_in_to_all(run, {row.host for row in rows if row.host})
+    used = {row.host for row in rows if row.host}
+    log_in_to_all(run, used)
     if run.options.login_only:
         prove_again(run, set(run.logins))
     elif run.options.leader_only and not leads(run):
         prove_again(run, set(run.logins))
         log.info("Another manager leads the swarm, and refreshes its services")
     else:
-        is_dry = run.options.dry_run
-        log.info("Dry run: nothing is changed" if is_dry else HEADLINE)
+        prove_again(run, run.logins.keys() - used)
+        log.info(DRY_HEADLINE if run.options.dry_run else HEADLINE)
         refresh_all(run, rows)
 
 
-def list_services(run: Run) -> list[Row]:
+def list_services(run: Run) -> list["Row"]:
     """All services. Raises Failure if docker does not list them; at boot there is no swarm yet."""
     ended = ask_patiently(run, *LIST)
     if ended.problem:
@@ -397,7 +395,7 @@ def list_services(run: Run) -> list[Row]:
             raise Failure(text)
         log.log(NOTICE, "Not in a swarm yet" if "inactive" in state else text)
         return []
-    found = [Row(data) for data in ended.stdout.objects()]
+    found = [row_from(data) for data in ended.stdout.objects()]
     rows = [row for row in found if row.id and row.name]
     unread = len(ended.stdout.lines()) - len(rows)
     if unread:
@@ -429,7 +427,7 @@ def leads(run: Run) -> bool:
     return ended.stdout.text() == "true"
 
 
-def choose(run: Run, rows: list[Row]) -> list[Row]:
+def choose(run: Run, rows: list["Row"]) -> list["Row"]:
     """The services named on the command line, or all."""
     names = {row.name for row in rows}
     for name in run.options.services:
@@ -456,8 +454,7 @@ def log_in_to_all(run: Run, used: set[str]) -> None:
     """Log in to the registries used, those named, and the account's own in the region set."""
     hosts = used.union(run.options.registry)
     if run.options.refresh_only:
-        for host in hosts:
-            note_login(run, host, "")
+        run.logins.update(dict.fromkeys(hosts, ""))
         return
     region, is_asked = own_region(run, hosts)
     if not hosts and not region:
@@ -465,33 +462,11 @@ def log_in_to_all(run: Run, used: set[str]) -> None:
     elif run.options.dry_run:
         say_logins(run, hosts, region)
     else:
-        own = ask_aws(run, {region_of(host) for host in hosts}, region, is_asked)
+        own = get_tokens(run, {region_of(host) for host in hosts}, region, is_asked)
+        if not is_asked:
+            run.unasked = own - hosts
         for host in sorted(hosts | own):
-            note_login(run, host, log_in(run, host), is_needed=is_asked or host in hosts)
-
-
-def ask_aws(run: Run, regions: set[str], own: str, is_asked: bool) -> set[str]:
-    """Get all tokens side by side, for an aws takes up to a second.
-
-    Returns the account's own registry in the region `own`, if that is set and there is one.
-    """
-    seconds = PROGRAM_SECONDS if is_asked else UNASKED_SECONDS
-    with ThreadPoolExecutor() as pool:
-        for region in regions:
-            pool.submit(get_token, run, region, PROGRAM_SECONDS)
-        if not own:
-            return set()
-        account = pool.submit(run.programs.run, *AWS_ACCOUNT, "--region", own, seconds=seconds)
-        if own not in regions:
-            pool.submit(get_token, run, own, seconds)
-    host, problem = own_registry(own, account.result())
-    if not problem:
-        return {host}
-    if is_asked:
-        run.report.lose(own, f"your own registry in {own}: {problem}")
-    else:
-        log.log(NOTICE, "your own registry in %s is left out: %s", own, problem)
-    return set()
+            note_login(run, host, log_in(run, host))
 
 
 def own_region(run: Run, hosts: set[str]) -> tuple[str, bool]:
@@ -499,8 +474,8 @@ def own_region(run: Run, hosts: set[str]) -> tuple[str, bool]:
 
     It was if it stands on the command line, or if no other registry is known.
     """
-    environment = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    region = run.options.region or environment or ""
+    region = run.options.region or os.environ.get("AWS_REGION") or ""
+    region = region or os.environ.get("AWS_DEFAULT_REGION") or ""
     if not region and not hosts and not run.options.services:
         region = run.programs.run(*AWS_REGION).stdout.text()
     return region, bool(run.options.region) or not hosts
@@ -520,20 +495,43 @@ def say_logins(run: Run, hosts: set[str], region: str) -> None:
     log.info("Would log in to %s", ", ".join(sorted(hosts) + own))
     if not shutil.which("aws"):
         run.report.conclude(FAILED, "is not installed, or not on the PATH", "aws")
-    for host in hosts:
-        run.logins[host] = ""
+    run.logins.update(dict.fromkeys(hosts, ""))
 
 
-def get_token(run: Run, region: str, seconds: float) -> None:
+def get_tokens(run: Run, regions: set[str], own: str, is_asked: bool) -> set[str]:
+    """Get all tokens side by side, for an aws takes up to a second.
+
+    Returns the account's own registry in the region `own`, if that is set and there is one.
+    """
+    limits = dict.fromkeys(regions, PROGRAM_SECONDS)
+    seconds = PROGRAM_SECONDS if is_asked else UNASKED_SECONDS
+    if own:
+        limits.setdefault(own, seconds)
+    with ThreadPoolExecutor() as pool:
+        tokens = {each: pool.submit(get_token, run, each, limits[each]) for each in limits}
+        host, problem = own_registry(run, own, seconds)
+    for region, token in tokens.items():
+        run.tokens[region] = token.result()
+    if problem and is_asked:
+        run.report.lose(own, f"your own registry in {own}: {problem}")
+    elif problem:
+        log.log(NOTICE, "your own registry in %s is left out: %s", own, problem)
+    return {host} - {""}
+
+
+def get_token(run: Run, region: str, seconds: float) -> "Ended":
     """Have aws print a token to a file in memory, which nobody but docker login reads."""
     ended = run.programs.run(*AWS_TOKEN, region, seconds=seconds)
     if not ended.problem and ended.stdout.size() <= 1:
         ended.problem = "aws ecr get-login-password succeeded, but printed nothing"
-    run.tokens[region] = ended
+    return ended
 
 
-def own_registry(region: str, account: "Ended") -> tuple[str, str]:
-    """The host of the account's own registry, or else the problem."""
+def own_registry(run: Run, region: str, seconds: float) -> tuple[str, str]:
+    """The host of the account's own registry, or "", and the problem, or ""."""
+    if not region:
+        return "", ""
+    account = run.programs.run(*AWS_ACCOUNT, "--region", region, seconds=seconds)
     suffix = PARTITIONS.get(region.rsplit("-", 2)[0], "amazonaws.com")
     host = f"{account.stdout.text()}.dkr.ecr.{region}.{suffix}"
     if account.problem:
@@ -590,75 +588,89 @@ def prove(run: Run, host: str) -> str:
     return f"docker holds no login that the registry takes: {ended.problem}: {do}"
 
 
-def note_login(run: Run, host: str, problem: str, is_needed: bool = True) -> None:
+def note_login(run: Run, host: str, problem: str) -> None:
     """Keep what became of a login."""
     run.logins[host] = problem
     if not problem:
         run.report.logins.add(host)
-    elif is_needed:
-        run.report.lose(host, f"not logged in to {host}: {problem}")
+    elif host in run.unasked:
+        log.log(NOTICE, "%s is left out: %s", host, problem)
     else:
-        log.log(NOTICE, "not logged in to %s, which no service uses: %s", host, problem)
+        run.report.lose(host, f"not logged in to {host}: {problem}")
 
 
 # Services: all of them, in batches ----------------------------------------------------------------
+
+
+@dataclass
+class Row:
+    """A service as docker service ls shows it, and how far this run has come with it."""
+
+    id: str  # its beginning
+    name: str
+    host: str  # the ECR registry of its image, or "" if it is in another
+    service: "Service"  # as it is now
+    problem: str = ""  # why it has to be tried again
+
+
+def row_from(data: dict[str, Any]) -> Row:
+    """What docker service ls says of a service."""
+    id_, name = str(data.get("ID") or ""), str(data.get("Name") or "")
+    return Row(id_, name, ecr_host(data.get("Image")), Service())
+
+
+Update = Callable[[Run, list[Row]], None]
 
 
 def refresh_all(run: Run, rows: list[Row]) -> None:
     """Refresh in batches; try what failed again in the end, one by one; say what is left."""
     # In another order each time, so that a run that has to end early leaves out others.
     left = random.sample(rows, len(rows))
-    problems = refresh_batches(run, left, is_first=True)
+    refresh_batches(run, left, update_together)
     for pause in PAUSES:
-        left = [row for row in left if row.id in problems]
-        if not left or run.programs.seconds_left() < pause:
+        left = [row for row in left if row.problem]
+        if not left or run.programs.seconds_left() < CLOSING_SECONDS + pause:
             break
-        say_problems(run, left, problems, "to be tried again")
+        say_problems(run, left, "to be tried again")
         run.programs.run("sleep", str(pause))
-        problems = refresh_batches(run, left, is_first=False)
-    say_problems(run, [row for row in left if row.id in problems], problems, FAILED)
+        refresh_batches(run, left, update_singly)
+    say_problems(run, left, FAILED)
 
 
-def refresh_batches(run: Run, rows: list[Row], is_first: bool) -> dict[str, str]:
-    """Refresh so many at a time. Returns a problem for each that is to be tried again, by ID."""
-    problems: dict[str, str] = {}
+def refresh_batches(run: Run, rows: list[Row], update: Update) -> None:
+    """Refresh so many at a time, until the run's time is over."""
     for begin in range(0, len(rows), BATCH):
         batch = rows[begin : begin + BATCH]
-        if run.programs.seconds_left() > 0:
-            problems.update(refresh(run, batch, is_first))
+        if run.programs.seconds_left() > CLOSING_SECONDS:
+            refresh(run, batch, update)
         else:
-            late = f"the {RUN_SECONDS} seconds of the run were over before it was looked at"
-            problems.update({row.id: late for row in batch})
+            for row in batch:
+                row.problem = f"the {RUN_SECONDS} seconds of the run were over before its turn came"
         if len(rows) > BATCH:
             log.info("%d of %d services processed", begin + len(batch), len(rows))
-    return problems
 
 
-def say_problems(run: Run, rows: list[Row], problems: dict[str, str], outcome: str) -> None:
+def say_problems(run: Run, rows: list[Row], outcome: str) -> None:
     """A line for each problem, and for ten names at most."""
-    for problem in sorted({problems[row.id] for row in rows}):
-        names = sorted(row.name for row in rows if problems[row.id] == problem)
+    for problem in sorted({row.problem for row in rows if row.problem}):
+        names = sorted(row.name for row in rows if row.problem == problem)
         for begin in range(0, len(names), 10):
             run.report.conclude(outcome, problem, *names[begin : begin + 10])
 
 
-def refresh(run: Run, rows: list[Row], is_first: bool) -> dict[str, str]:
-    """Look at services, decide, update, look again. Returns problems by the IDs of the rows."""
+def refresh(run: Run, rows: list[Row], update: Update) -> None:
+    """Look at services, decide, update, look again."""
     with ThreadPoolExecutor() as pool:
         proof = pool.submit(prove_again, run, run.logins.keys() & {row.host for row in rows})
-        services, problems = look(run, rows)
+        look(run, rows)
     proof.result()
-    due = settle(run, list(services.values()))
-    failed = update_together(run, due) if is_first else update_singly(run, due)
-    updated = [service for service in due if service.id not in failed]
-    failed.update(look_again(run, updated))
-    for service in updated:
-        if service.id not in failed:
-            run.report.refreshed(service.name)
-    for key, service in services.items():
-        if service.id in failed:
-            problems[key] = failed[service.id]
-    return problems
+    due = settle(run, [row for row in rows if row.service.id and not row.problem])
+    update(run, due)
+    updated = [row for row in due if not row.problem]
+    look_again(run, updated)
+    for row in updated:
+        if not row.problem:
+            run.report.refreshed(row.name)
 
 
 # Services: look -----------------------------------------------------------------------------------
@@ -666,39 +678,45 @@ def refresh(run: Run, rows: list[Row], is_first: bool) -> dict[str, str]:
 
 @dataclass
 class Task:
-    """A task as docker service ps shows it."""
+    """The newest task of a slot, or of a node if its service is global."""
 
-    id: str
     state: str  # as swarmkit calls it: Pending, Running, ...
     is_wanted: bool  # swarm wants it to run; else it has ended, or is to end
-    is_old: bool  # it has been in this state for LONG_HOURS
+    is_old: bool = False  # it has been in this state for LONG_HOURS
+    former: str = ""  # the state of the task before it, if that was asked for
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it is about to start: an update would replace it when it serves already."""
+        return self.is_wanted and self.state in WAITING
+
+    @property
+    def lacks_token(self) -> bool:
+        """Whether it may wait for a token: the one before it had none, or its own is dying."""
+        return self.is_old or self.former == "Rejected"
 
 
 @dataclass
 class Service:
     """All that decides about a service."""
 
-    id: str  # in full
-    name: str
-    image: str  # with its tag and digest, as far as it has them
-    host: str  # the ECR registry of the image, or "" if it is in another
-    mode: str  # Replicated, Global, ReplicatedJob, GlobalJob, or one that is unknown
-    condition: str  # when tasks are restarted: any, on-failure, none
-    max_attempts: int  # of restarts; 0 if there is no limit
-    rollout: str  # UpdateStatus.State, or ""
-    began: str  # UpdateStatus.StartedAt, as docker prints it, or ""
-    hours: float  # since the rollout ended or began, or since the service was created
-    rolls_back: bool  # by itself, if the rollout fails
-    changes_token_only: bool  # the spec of the rollout is the one before it
-    is_in_order: bool  # mounts and ulimits stand as the docker client sorts them
-    template: dict[str, Any]  # TaskTemplate, with defaults
-    runs_older: bool = False  # a task runs an older spec than this one
-    slots: dict[str, list[Task]] = field(default_factory=dict)  # tasks of each, the newest first
-
-    @property
-    def newest(self) -> list[Task]:
-        """The newest task of each slot, or of each node if the service is global."""
-        return [tasks[0] for tasks in self.slots.values()]
+    id: str = ""  # in full; "" if it has gone, or docker does not show it
+    name: str = ""
+    image: str = ""  # with its tag and digest, as far as it has them
+    host: str = ""  # the ECR registry of the image, or "" if it is in another
+    mode: str = "Replicated"  # or Global, ReplicatedJob, GlobalJob, or one that is unknown
+    condition: str = "any"  # when tasks are restarted: any, on-failure, none
+    max_attempts: int = 0  # of restarts; 0 if there is no limit
+    rollout: str = ""  # UpdateStatus.State
+    began: str = ""  # UpdateStatus.StartedAt, as docker prints it
+    hours: float = 0.0  # since the rollout ended or began, or since the service was created
+    rolls_back: bool = False  # by itself, if the rollout fails
+    changes_token_only: bool = False  # the spec of the rollout is the one before it
+    is_in_order: bool = True  # mounts and ulimits stand as the docker client sorts them
+    template: dict[str, Any] = field(default_factory=dict)  # TaskTemplate, with defaults
+    tasks: dict[str, Task] = field(default_factory=dict)  # by slot or node
+    running: list[str] = field(default_factory=list)  # IDs of all tasks that run and are wanted
+    runs_older: bool = False  # one of these has an older spec than the service
 
     @property
     def may_finish(self) -> bool:
@@ -706,19 +724,20 @@ class Service:
         return self.condition != "any" or self.max_attempts > 0
 
     @property
+    def is_unclear(self) -> bool:
+        """Whether tasks decide that are over: as the last one, or before one that waits."""
+        is_waiting = any(task.is_waiting for task in self.tasks.values())
+        return self.may_finish or is_waiting or not self.tasks
+
+    @property
     def waits(self) -> bool:
-        """Whether a task is about to start, and lacks no token as far as anyone can see."""
-        return any(
-            is_waiting(tasks[0])
-            and not tasks[0].is_old
-            and not (len(tasks) > 1 and tasks[1].state == "Rejected")
-            for tasks in self.slots.values()
-        )
+        """Whether a task is about to start, and has the token for it."""
+        return any(task.is_waiting and not task.lacks_token for task in self.tasks.values())
 
     @property
     def ended(self) -> list[Task]:
         """Tasks that are over, and that an update would start again."""
-        return [task for task in self.newest if self.may_finish and self.has_ended(task)]
+        return [task for task in self.tasks.values() if self.may_finish and self.has_ended(task)]
 
     def has_ended(self, task: Task) -> bool:
         """Whether swarm does not start it again by itself: swarmkit restart.go, shouldRestart."""
@@ -734,18 +753,18 @@ class Service:
     @property
     def still_works(self) -> bool:
         """Whether a task runs, or is to, besides those that have ended."""
-        return any(task.is_wanted and not self.has_ended(task) for task in self.newest)
+        return any(task.is_wanted and not self.has_ended(task) for task in self.tasks.values())
 
     @property
     def is_rejected(self) -> bool:
         """Whether a node did not let a task in, as for a dead token."""
-        return any(task.state == "Rejected" for task in self.newest)
+        return any(task.state == "Rejected" for task in self.tasks.values())
 
     @property
     def serves(self) -> bool:
-        """Whether each wanted task is up: then an update has none to replace."""
-        wanted = [task for task in self.newest if task.is_wanted or task.state == "Rejected"]
-        return all(task.state in SERVING for task in wanted)
+        """Whether it has wanted tasks, and each is up: then an update has none to replace."""
+        wanted = [task.state for task in self.tasks.values() if task.is_wanted]
+        return bool(wanted) and not self.is_rejected and set(wanted) <= set(SERVING)
 
     @property
     def can_go_on(self) -> bool:
@@ -757,67 +776,59 @@ class Service:
         return not self.runs_older and (self.changes_token_only or (is_stale and not may_roll_back))
 
 
-def is_waiting(task: Task) -> bool:
-    """Whether a task is about to start: an update would replace it when it serves already."""
-    return task.is_wanted and task.state in WAITING
-
-
-def look(run: Run, rows: list[Row]) -> tuple[dict[str, Service], dict[str, str]]:
-    """Services as they are now, and the problem of each that docker does not show, by row ID.
-
-    What has gone is in neither.
-    """
-    for _ in range(2):  # once more if one of them went between two looks
-        services, problems, unknown = look_once(run, rows)
-        if not unknown:
+def look(run: Run, rows: list[Row]) -> None:
+    """Find out what services are now. What has gone ends without an ID, and without a problem."""
+    for _ in range(3):  # once more if one has gone between two looks: docker names no others then
+        look_once(run, rows)
+        rows = [row for row in rows if row.service.id]
+        if not any(row.problem for row in rows):
             break
-    for key, service in list(services.items()):
-        if service.id in unknown:
-            problems[key] = unknown[service.id]
-            del services[key]
-    return services, problems
 
 
-def look_once(
-    run: Run, rows: list[Row]
-) -> tuple[dict[str, Service], dict[str, str], dict[str, str]]:
-    """The same, and the problem of each service whose tasks stay unknown, by its own ID."""
+def look_once(run: Run, rows: list[Row]) -> None:
+    """Look at services and their tasks."""
+    for row in rows:
+        row.service, row.problem = Service(), ""
     with ThreadPoolExecutor() as pool:
         wanted = pool.submit(list_tasks, run, [row.id for row in rows if row.host], *WANTED)
-        services = inspect(run, {row.name: row.id for row in rows}, [row.id for row in rows])
-    asked = [services[row.id] for row in rows if row.host and row.id in services]
-    missing = {row.name: row.id for row in rows if row.id not in services}
-    if missing:  # its ID may be the name of another service, which docker prefers
-        services.update(inspect(run, missing, list(missing)))
-    unasked = [each for each in services.values() if each.host and each not in asked]
-    unknown = attach(asked, wanted.result())
-    unknown.update(attach(unasked, list_tasks(run, [each.id for each in unasked], *WANTED)))
-    unknown.update(look_at_tasks(run, asked + unasked))
-    return services, why_missing(run, rows, services), unknown
+        inspect(run, rows, [row.id for row in rows])
+    look_by_name(run, [row for row in rows if not row.service.id])
+    look_at_tasks(run, [row for row in rows if row.service.host], wanted.result())
 
 
-def why_missing(run: Run, rows: list[Row], services: dict[str, Service]) -> dict[str, str]:
-    """The problem of each service that docker lists, and does not show."""
-    missing = {row.id for row in rows} - services.keys()
-    listed = {row.id for row in list_services(run)} if missing else set()
-    return dict.fromkeys(
-        missing & listed, "docker service inspect shows nothing of it that can be read"
-    )
+def look_at_tasks(run: Run, shown: list[Row], wanted: "Ended") -> None:
+    """Look at the tasks of services: those that are wanted, and the others where they decide."""
+    attach(shown, wanted)
+    unclear = [row for row in shown if row.service.is_unclear]
+    attach(unclear, list_tasks(run, [row.service.id for row in unclear]))
+    compare_specs(run, [row for row in shown if row.service.rollout not in SETTLED])
 
 
-def inspect(run: Run, ids: dict[str, str], ask_for: list[str]) -> dict[str, Service]:
-    """Services by the ID of their row; `ids` are these by name."""
+def look_by_name(run: Run, rows: list[Row]) -> None:
+    """Look at services whose ID may be the name of another service, which docker prefers."""
+    if not rows:
+        return
+    inspect(run, rows, [row.name for row in rows])
+    listed = run.programs.run(*LIST)
+    ids = {row_from(data).id for data in listed.stdout.objects()}
+    for row in rows:
+        if not row.service.id and (listed.problem or row.id in ids):
+            row.problem = listed.problem or "docker shows nothing of it that can be read"
+
+
+def inspect(run: Run, rows: list[Row], ask_for: list[str]) -> None:
+    """Have docker describe services by ID or by name."""
+    by_name = {row.name: row for row in rows}
     stdin = File("\n".join(ask_for))
     ended = run.programs.run(*INSPECT, stdin=stdin, before=(*XARGS, "-n50"))
-    services = {}
     for item in ended.stdout.objects():
-        key = ids.get(str(value_at(item, "Spec", "Name")), "")
-        is_it = key and str(value_at(item, "ID") or "").startswith(key)
-        if is_it and isinstance(value_at(item, "Spec", "TaskTemplate"), dict):
-            services[key] = service_from(item)
-    if ended.problem and len(services) < len(ids):
+        row = by_name.get(str(value_at(item, "Spec", "Name")))
+        if row and str(value_at(item, "ID")).startswith(row.id):
+            # What cannot be understood stays missing, and so costs its own service.
+            with contextlib.suppress(TypeError, KeyError, ValueError, AttributeError):
+                row.service = service_from(item)
+    if ended.problem and not all(row.service.id for row in rows):
         log.log(NOTICE, "%s", ended.problem)
-    return services
 
 
 def service_from(item: dict[str, Any]) -> Service:
@@ -850,12 +861,12 @@ def changes_token_only(spec: Any, previous: Any, rollout: str) -> bool:
     if not previous:
         # The automatic rollback of such a rollout: nothing else has no previous spec.
         return rollout == "rollback_paused"
-    template, former = (value_at(each, "TaskTemplate") for each in (spec, previous))
+    template, former = (value_at(each, "TaskTemplate") or {} for each in (spec, previous))
     ports, former_ports = (value_at(each, "EndpointSpec") for each in (spec, previous))
     return with_defaults(template) == with_defaults(former) and ports == former_ports
 
 
-def with_defaults(template: Any) -> dict[str, Any]:
+def with_defaults(template: dict[str, Any]) -> dict[str, Any]:
     """A TaskTemplate as docker service inspect shows it of Spec alone: swarmkit api/defaults."""
     policy = {"Condition": "any", "Delay": 5e9, "MaxAttempts": 0}
     container = {"StopGracePeriod": 1e10, "DNSConfig": {}}
@@ -863,7 +874,7 @@ def with_defaults(template: Any) -> dict[str, Any]:
         "Runtime": "container",
         "Resources": {},
         "Placement": {},
-        **(template or {}),
+        **template,
         "RestartPolicy": {**policy, **(value_at(template, "RestartPolicy") or {})},
         "ContainerSpec": {**container, **(value_at(template, "ContainerSpec") or {})},
     }
@@ -889,89 +900,76 @@ def hours_since(moment: Any) -> float:
     return abs(time.time() - calendar.timegm(then)) / 3600
 
 
-def look_at_tasks(run: Run, services: list[Service]) -> dict[str, str]:
-    """Find out what their wanted tasks do not tell. Returns problems by ID."""
-    # Tasks that are over decide only where one may be the last, or stands before one that waits.
-    unclear = [each for each in services if each.may_finish or any(map(is_waiting, each.newest))]
-    problems = attach(unclear, list_tasks(run, [each.id for each in unclear]))
-    problems.update(compare_specs(run, [each for each in services if each.rollout not in SETTLED]))
-    return problems
-
-
 def list_tasks(run: Run, ids: list[str], *filters: str) -> "Ended":
     """The tasks of services, slot by slot, the newest first."""
     return run.programs.run(*TASKS, *filters, *ids) if ids else Ended("", File(), "")
 
 
-def attach(services: list[Service], tasks: "Ended") -> dict[str, str]:
-    """Give services their tasks. Returns problems by ID."""
-    by_id = {service.id: service for service in services}
-    if tasks.problem:
-        return dict.fromkeys(by_id, tasks.problem)
-    for service in services:
-        service.slots = {}
-    for row in tasks.stdout.objects():
-        owner, _, slot = str(value_at(row, "Name")).partition(".")  # SERVICE.SLOT, or .NODE
-        if owner in by_id:
-            by_id[owner].slots.setdefault(slot, []).append(task_from(row))
-    unread = "docker service ps says of its tasks what cannot be read"
-    bad = tasks.stdout.bad_lines()
-    return {key: unread for key in by_id if any(key in line for line in bad)}
+def attach(rows: list[Row], listed: "Ended") -> None:
+    """Give services their tasks, which docker lists slot by slot, the newest first."""
+    services = {row.service.id: row.service for row in rows}
+    bad_lines = listed.stdout.bad_lines()
+    for row in rows:
+        row.service.tasks, row.service.running = {}, []
+        row.problem = row.problem or listed.problem
+        if any(row.service.id in line for line in bad_lines):
+            row.problem = "docker service ps says of its tasks what cannot be read"
+    for data in listed.stdout.objects():
+        owner, _, slot = str(data.get("Name")).partition(".")  # SERVICE.SLOT, or .NODE
+        # A slot whose tasks are to be removed is no more: the service was scaled down.
+        if owner in services and data.get("DesiredState") != "Remove":
+            add_task(services[owner], slot, data)
 
 
-def task_from(row: dict[str, Any]) -> Task:
-    """What docker service ps says of a task."""
-    state, _, since = str(row.get("CurrentState")).partition(" ")  # Pending 7 hours ago
+def add_task(service: Service, slot: str, data: dict[str, Any]) -> None:
+    """Add a task to a service, as docker service ps shows it."""
+    state, _, since = str(data.get("CurrentState")).partition(" ")  # Pending 7 hours ago
+    is_wanted = data.get("DesiredState") in ("Ready", "Running")
     hours = re.search("([0-9]+) hours", since)
-    is_longer = re.search("days|weeks|months|years", since)
-    return Task(
-        id=str(row.get("ID")),
-        state=state,
-        is_wanted=row.get("DesiredState") in ("Ready", "Running"),
-        is_old=bool(is_longer) or bool(hours and int(hours.group(1)) >= LONG_HOURS),
-    )
+    is_long = bool(hours and int(hours.group(1)) >= LONG_HOURS)
+    is_longer = bool(re.search("days|weeks|months|years", since))
+    if is_wanted and state == "Running":
+        service.running.append(str(data.get("ID")))
+    if slot not in service.tasks:
+        service.tasks[slot] = Task(state, is_wanted, is_long or is_longer)
+    elif not service.tasks[slot].former:
+        service.tasks[slot].former = state
 
 
-def compare_specs(run: Run, services: list[Service]) -> dict[str, str]:
-    """Find out which services have a task that runs an older spec. Returns problems by ID."""
-    owners = {
-        task.id: service
-        for service in services
-        for task in service.newest
-        if task.is_wanted and task.state == "Running"
-    }
+def compare_specs(run: Run, rows: list[Row]) -> None:
+    """Find out which services have a task that runs an older spec."""
+    owners = {task: row for row in rows for task in row.service.running}
     if not owners:
-        return {}
+        return
     ended = run.programs.run(*SPECS, stdin=File("\n".join(owners)), before=("xargs", "-n500"))
     for item in ended.stdout.objects():
-        service = owners.pop(str(value_at(item, "ID")), None)
-        if service:
-            service.runs_older |= with_defaults(value_at(item, "Spec")) != service.template
-    return {each.id: "docker inspect does not show its tasks" for each in owners.values()}
+        row = owners.pop(str(item.get("ID")), None)
+        if row and with_defaults(item.get("Spec") or {}) != row.service.template:
+            row.service.runs_older = True
+    for row in owners.values():
+        row.problem = "docker inspect does not show its tasks"
 
 
 # Services: decide ---------------------------------------------------------------------------------
 
 
-def settle(run: Run, services: list[Service]) -> list[Service]:
-    """Say what becomes of services, and return those to be updated: first what may finish.
-
-    (Before its tasks do.)
-    """
+def settle(run: Run, rows: list[Row]) -> list[Row]:
+    """Say what becomes of services. Returns those to be updated, first what may finish soon."""
     due = []
     lost: dict[str, list[str]] = {}
-    verdicts = {each.name: decide(each, run.logins, run.options) for each in services}
-    for service in sorted(services, key=lambda service: service.name):
-        outcome, reason = verdicts[service.name]
-        if outcome == FAILED and run.logins.get(service.host):
-            lost.setdefault(reason, []).append(service.name)
-        elif outcome != DUE or run.options.dry_run or not service.is_in_order:
-            run.report.conclude(outcome, reason, service.name)
+    for row in sorted(rows, key=lambda row: row.name):
+        outcome, reason = decide(row.service, run.logins, run.options)
+        if outcome == DUE:
+            due.append(row)
+        if outcome == FAILED and run.logins.get(row.service.host):
+            lost.setdefault(reason, []).append(row.name)
+        elif outcome != DUE or run.options.dry_run or not row.service.is_in_order:
+            run.report.conclude(outcome, reason, row.name)
     for reason, names in lost.items():
-        run.report.conclude(FAILED, reason, *names, is_counted=True)
-    if not run.options.dry_run:
-        due = [service for service in services if verdicts[service.name][0] == DUE]
-    return sorted(due, key=lambda service: not service.may_finish)
+        run.report.conclude(FAILED, reason, *names, said=label(names))
+    if run.options.dry_run:
+        return []
+    return sorted(due, key=lambda row: (not row.service.may_finish, rows.index(row)))
 
 
 def decide(
@@ -1030,64 +1028,66 @@ def what_runs_then(service: Service) -> str:
 # Services: update, and look again -----------------------------------------------------------------
 
 
-def update_together(run: Run, services: list[Service]) -> dict[str, str]:
+def update_together(run: Run, rows: list[Row]) -> None:
     """Have swarm store the login that docker holds: the one step that changes the swarm.
 
-    Returns the problems by ID. xargs starts programs faster than any library.
+    xargs starts programs faster than any library.
     """
-    if not services:
-        return {}
-    each = (*XARGS, "-n1", *time_limit(PROGRAM_SECONDS))
-    stdin = File("\n".join(service.id for service in services))
-    ended = run.programs.run(*UPDATE, stdin=stdin, before=each, seconds=RUN_SECONDS)
-    return {service.id: confirm(service, ended) for service in services if confirm(service, ended)}
+    if not rows:
+        return
+    each = (*XARGS, "-n1", *time_limit(UPDATE_SECONDS))
+    stdin = File("\n".join(row.service.id for row in rows))
+    seconds = run.programs.seconds_left() - CLOSING_SECONDS
+    confirm(rows, run.programs.run(*UPDATE, stdin=stdin, before=each, seconds=seconds))
 
 
-def update_singly(run: Run, services: list[Service]) -> dict[str, str]:
+def update_singly(run: Run, rows: list[Row]) -> None:
     """The same with an error text for each."""
+
+    def update(row: Row) -> None:
+        """One service."""
+        seconds = min(UPDATE_SECONDS, run.programs.seconds_left() - CLOSING_SECONDS)
+        confirm([row], run.programs.run(*UPDATE, row.service.id, seconds=seconds))
+
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        ends = pool.map(lambda service: run.programs.run(*UPDATE, service.id), services)
-        problems = {service.id: confirm(service, ended) for service, ended in zip(services, ends)}
-    return {key: problem for key, problem in problems.items() if problem}
+        for _ in pool.map(update, rows):
+            pass
 
 
-def confirm(service: Service, ended: "Ended") -> str:
-    """Why the update of a service does not count, or "": docker prints the ID that it updated."""
+def confirm(rows: list[Row], ended: "Ended") -> None:
+    """See which updates count: docker prints the ID of each service that it has updated."""
+    done = set(ended.stdout.lines())
+    problem = ended.problem or "docker did not confirm the update"
     if CONFIG_IS_BROKEN in ended.said:
-        return f"docker service update sent no login: {ended.said}"
-    if service.id in ended.stdout.lines():
-        return ""
-    return ended.problem or "docker did not confirm the update"
+        done = set()
+        problem = f"docker service update sent no login: {ended.said}"
+    for row in rows:
+        row.problem = "" if row.service.id in done else problem
 
 
-def look_again(run: Run, updated: list[Service]) -> dict[str, str]:
-    """Prove the logins again, and see whose tasks are being replaced. Returns problems by ID."""
-    problems: dict[str, str] = {}
-    if not updated:
-        return problems
+def look_again(run: Run, rows: list[Row]) -> None:
+    """Prove the logins of services that were updated again, and see whose tasks are replaced."""
     with ThreadPoolExecutor() as pool:
-        lost = pool.submit(prove_again, run, {service.host for service in updated if service.host})
-        say_restarts(run, updated)
+        proof = pool.submit(prove_again, run, {row.service.host for row in rows} - {""})
+        say_restarts(run, rows)
     # The updates may have sent an empty login.
-    affected = [service for service in updated if service.host in lost.result()]
-    for service in affected:
-        if run.logins[service.host]:
-            gone = "docker lost its login meanwhile, and may have sent an empty one"
-            problems[service.id] = f"{gone}: {run.logins[service.host]}"
-    again = [service for service in affected if service.id not in problems]
-    problems.update(update_together(run, again))
-    for host in prove_again(run, {service.host for service in again}):
-        gone = f"docker loses its login to {host} again and again"
-        problems.update({service.id: gone for service in again if service.host == host})
-    return problems
+    affected = [row for row in rows if row.service.host in proof.result()]
+    update_together(run, [row for row in affected if not run.logins[row.service.host]])
+    lost_again = prove_again(run, {row.service.host for row in affected})
+    for row in affected:
+        problem = run.logins[row.service.host]
+        if row.service.host in lost_again:
+            problem = "docker loses its login again and again"
+        if problem:
+            row.problem = f"may have been sent an empty login: {problem}"
 
 
-def say_restarts(run: Run, updated: list[Service]) -> None:
+def say_restarts(run: Run, rows: list[Row]) -> None:
     """Name the services whose tasks the update replaces, which nobody can see before it.
 
     A service whose tasks stay has no new UpdateStatus. One of which a task did not run has.
     """
-    serving = {service.id: service for service in updated if service.slots and service.serves}
+    serving = {row.service.id: row.service for row in rows if row.service.serves}
     if not serving:
         return
     ended = run.programs.run(*STATUS, stdin=File("\n".join(serving)), before=(*XARGS, "-n50"))
@@ -1113,11 +1113,11 @@ class Report:
         self.restarts: set[str] = set()  # services
         self.is_quiet = is_quiet
 
-    def conclude(self, outcome: str, reason: str, *names: str, is_counted: bool = False) -> None:
+    def conclude(self, outcome: str, reason: str, *names: str, said: str = "") -> None:
         """What became of services, and why. A later outcome replaces an earlier one."""
         self.outcomes.update(dict.fromkeys(names, (outcome, reason)))
-        said = count(len(names), "service") if is_counted else " ".join(names)
-        log.log(LEVELS.get(outcome, logging.INFO), "%s %s: %s", said, outcome, reason)
+        who = said or " ".join(names)
+        log.log(LEVELS.get(outcome, logging.INFO), "%s %s: %s", who, outcome, reason)
 
     def lose(self, registry: str, problem: str) -> None:
         """No login to a registry."""
@@ -1165,11 +1165,13 @@ class Report:
                 names.setdefault(reason, []).append(name)
         for registry, problem in self.lost.items():
             names.setdefault(problem, [registry])
-        said = [
-            f"{', '.join(some) if len(some) < 4 else count(len(some), 'service')}: {reason}"
-            for reason, some in names.items()
-        ]
+        said = [f"{label(some)}: {reason}" for reason, some in names.items()]
         return said[:3] + (["more is said above"] if len(said) > 3 else [])
+
+
+def label(names: list[str]) -> str:
+    """Services by name, as long as they are few."""
+    return ", ".join(names) if len(names) < 4 else count(len(names), "service")
 
 
 def count(number: int, noun: str) -> str:
@@ -1244,6 +1246,15 @@ def time_limit(seconds: float) -> tuple[str, ...]:
     return ("timeout", "--foreground", f"--kill-after={KILL_SECONDS}", f"{seconds:.1f}")
 
 
+SH_OPTIONS: dict[str, Any] = {
+    "_tty_out": False,  # or the program believes in a terminal
+    "_close_fds": False,  # needs no /proc
+    "_new_session": True,
+    "_bg": True,
+    "_bg_exc": False,  # or a thread prints a traceback, with the program's stdout in it
+}
+
+
 class Programs:
     """Starts all programs, of which none outlives the run's time or a signal."""
 
@@ -1287,7 +1298,7 @@ class Programs:
         if self.stopped_by:
             raise Stopped
         name = " ".join(command[:3])
-        if self.seconds_left() <= 0:
+        if min(seconds, self.seconds_left()) <= 0:
             problem = f"{name} was not started: the {RUN_SECONDS} seconds of the run are over"
             return Ended(problem, File(), "")
         if is_stoppable:
@@ -1309,17 +1320,8 @@ class Programs:
         stdin.seek(0)
         status = 0
         try:
-            running = sh.Command(command[0])(
-                *command[1:],
-                _in=stdin,
-                _out=stdout,
-                _err=stderr,
-                _tty_out=False,
-                _close_fds=False,  # needs no /proc
-                _new_session=True,
-                _bg=True,
-                _bg_exc=False,  # or a thread prints a traceback, with the program's stdout in it
-            )
+            start = sh.Command(command[0])
+            running = start(*command[1:], _in=stdin, _out=stdout, _err=stderr, **SH_OPTIONS)
         except (sh.CommandNotFound, sh.ForkException, OSError) as error:
             return 126, str(error)
         if is_stoppable:
