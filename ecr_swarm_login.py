@@ -233,22 +233,27 @@ def number_up_to(most: int) -> Any:
 
 def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Exit with status 2 if options make no sense."""
-    if "://" in "".join(options.registry):
-        parser.error("--registry takes a host alone: leave out https://")
-    if not all(map(ECR_HOST.fullmatch, options.registry)):
-        parser.error(
-            "--registry takes a host such as 123456789012.dkr.ecr.eu-central-1.amazonaws.com"
-        )
+    is_region = re.fullmatch("[a-z]+(-[a-z]+)+-[0-9]+", options.region or "eu-central-1")
+    are_hosts = all(map(ECR_HOST.fullmatch, options.registry))
     logs_in = options.login_only or options.region or options.registry
     spares = options.no_restart or options.keep_rollback
-    if options.region and not re.fullmatch("[a-z]+(-[a-z]+)+-[0-9]+", options.region):
-        parser.error("--region takes a region such as eu-central-1")
-    if options.refresh_only and logs_in:
-        parser.error(
-            "--refresh-only logs in nowhere: leave out --login-only, --region and --registry"
-        )
-    if options.all_services and spares:
-        parser.error("--all-services spares none: leave out --no-restart and --keep-rollback")
+    # fmt: off
+    errors = (
+        ("://" in "".join(options.registry),
+         "--registry takes a host alone: leave out https://"),
+        (not are_hosts,
+         "--registry takes a host such as 123456789012.dkr.ecr.eu-central-1.amazonaws.com"),
+        (not is_region,
+         "--region takes a region such as eu-central-1"),
+        (options.refresh_only and logs_in,
+         "--refresh-only logs in nowhere: leave out --login-only, --region and --registry"),
+        (options.all_services and spares,
+         "--all-services spares none: leave out --no-restart and --keep-rollback"),
+    )
+    # fmt: on
+    for applies, text in errors:
+        if applies:
+            parser.error(text)
 
 
 # This process -------------------------------------------------------------------------------------
