@@ -49,6 +49,7 @@ KILL_SECONDS = 5  # between SIGTERM and SIGKILL
 TRY_SECONDS = 60  # between the runs of --tries
 # Seconds before each further try: a daemon that restarts takes some, and so does a new leader.
 PAUSES = (1, 3, 9)
+SAID_LENGTH = 500  # characters of what a program said that are shown: the last ones tell most
 BATCH = 200  # services looked at, then updated: the fewer, the less happens in between
 LONG_HOURS = 6  # half a token's life
 
@@ -1065,7 +1066,7 @@ def confirm(rows: list[Row], ended: "Ended") -> None:
     problem = ended.problem or "docker did not confirm the update"
     if CONFIG_IS_BROKEN in ended.said:
         done = set()
-        problem = f"docker service update sent no login: {ended.said}"
+        problem = f"docker service update sent no login: {ended.said[-SAID_LENGTH:]}"
     for row in rows:
         row.problem = "" if row.service.id in done else problem
 
@@ -1312,9 +1313,9 @@ class Programs:
         status, problem = self.start((*time_limit(seconds), *before, *command), files, is_stoppable)
         if self.stopped_by:
             raise Stopped
-        said = re.sub(r"[\s\0-\37]+", " ", files[2].text() or problem)[-500:]
+        said = re.sub(r"[\s\0-\37]+", " ", files[2].text() or problem)
         if said and not status and PROOF != command[:2]:  # it warns at each login that it stores it
-            log.info("%s succeeded, and said: %s", name, said)
+            log.info("%s succeeded, and said: %s", name, said[-SAID_LENGTH:])
         return Ended(explain(name, status, said, seconds), files[1], said)
 
     def start(
@@ -1362,7 +1363,7 @@ def explain(name: str, status: int, said: str, seconds: float) -> str:
     }
     killed = f"was killed by signal {-status}"
     other = f"failed with exit status {status}" if status > 0 else killed
-    return f"{name} {reasons.get(status, other)}: {said or 'it said nothing'}"
+    return f"{name} {reasons.get(status, other)}: {said[-SAID_LENGTH:] or 'it said nothing'}"
 
 
 if __name__ == "__main__":
