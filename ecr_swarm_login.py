@@ -19,6 +19,7 @@ if __name__ == "__main__" and not sys.flags.isolated:
 import argparse
 import calendar
 import contextlib
+import errno
 import fcntl
 import io
 import json
@@ -88,11 +89,15 @@ WANTED = ("--filter", "desired-state=ready", "--filter", "desired-state=running"
 SPECS = ("docker", "inspect", "--type", "task", "--format", "{{json .}}")
 UPDATE = ("docker", "service", "update", "-d", "-q", "--with-registry-auth")
 
-# The docker client then goes on without any login, and sends an empty one.
-CONFIG_IS_BROKEN = "Error loading config file"
+# The docker client then goes on without any login, and sends an empty one; the client of 28 says
+# the second.
+CONFIG_IS_BROKEN = ("Error loading config file", "Error parsing config file")
 # What it says when a credential helper gave it a login that is good, but stores none: helpers
-# before 0.9.0 (amazon-ecr-credential-helper#102). Anything else is no proof.
-GOOD_BUT_NOT_STORED = ("Authenticating with existing credentials", "Error saving credentials")
+# before 0.9.0 (amazon-ecr-credential-helper#102). The client of 28 hides that it could not store,
+# and goes on to ask for a password; the "non TTY device" of 28 is a "non-TTY device" in 29.
+# Anything else is no proof.
+GOOD = "Authenticating with existing credentials"
+NOT_STORED = ("Error saving credentials", "interactive login from a non")
 NOT_GOOD = ("Login did not succeed", "invalid or expired")
 
 JOBS = ("ReplicatedJob", "GlobalJob")
@@ -126,6 +131,8 @@ UNFORESEEN = (
     "the update replaces its tasks, which nobody could see before it: docker writes the spec"
     " in another way than it was written, as after an upgrade"
 )
+
+LOST_AGAIN = "docker loses its login again and again"
 
 DUE, REFRESHED, LEFT, HELD, OVERDUE, FAILED = OUTCOMES = (
     "to be refreshed",
@@ -318,8 +325,17 @@ def alone(programs: "Programs") -> Iterator[None]:
     Raises Failure if that takes as long as a run may take.
     """
     folder = docker_folder()
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    with open(os.path.join(folder, "ecr_swarm_login.lock"), "a+") as lock:
+    path = os.path.join(folder, "ecr_swarm_login.lock")
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        lock = open(path, "a+")  # noqa: SIM115
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        # Then docker cannot replace config.json either, and no login can be lost.
+        yield
+        return
+    with lock:
         is_said = False
         while not is_locked_by_us(lock):
             lock.seek(0)
@@ -587,8 +603,8 @@ def prove(run: Run, host: str) -> str:
     """
     ended = run.programs.run(*PROOF, host, is_stoppable=False)
     said = ended.stdout.text() + ended.said
-    is_good = all(text in said for text in GOOD_BUT_NOT_STORED)
-    if not ended.problem or (is_good and not any(text in said for text in NOT_GOOD)):
+    is_good = GOOD in said and not any(text in said for text in NOT_GOOD)
+    if not ended.problem or (is_good and any(text in said for text in NOT_STORED)):
         return ""
     do = "leave out --refresh-only, or log in" if run.options.refresh_only else "see its credsStore"
     return f"docker holds no login that the registry takes: {ended.problem}: {do}"
@@ -617,6 +633,7 @@ class Row:
     host: str  # the ECR registry of its image, or "" if it is in another
     service: "Service"  # as it is now
     problem: str = ""  # why it has to be tried again
+    is_in_doubt: bool = False  # an update may have sent an empty login, and none a good one since
 
 
 def row_from(data: dict[str, Any]) -> Row:
@@ -670,12 +687,16 @@ def refresh(run: Run, rows: list[Row], update: Update) -> None:
         proof = pool.submit(prove_again, run, run.logins.keys() & {row.host for row in rows})
         look(run, rows)
     proof.result()
+    state = login_state()
     due = settle(run, [row for row in rows if row.service.id and not row.problem])
+    if run.options.dry_run:
+        return
     update(run, due)
     updated = [row for row in due if not row.problem]
-    look_again(run, updated)
+    look_again(run, due, state)
     for row in updated:
         if not row.problem:
+            row.is_in_doubt = False
             run.report.refreshed(row.name)
 
 
@@ -965,6 +986,8 @@ def settle(run: Run, rows: list[Row]) -> list[Row]:
     lost: dict[str, list[str]] = {}
     for row in sorted(rows, key=lambda row: row.name):
         outcome, reason = decide(row.service, run.logins, run.options)
+        if row.is_in_doubt:
+            outcome, reason = in_doubt(outcome, reason)
         if outcome == DUE:
             due.append(row)
         if outcome == FAILED and run.logins.get(row.service.host):
@@ -973,9 +996,14 @@ def settle(run: Run, rows: list[Row]) -> list[Row]:
             run.report.conclude(outcome, reason, row.name)
     for reason, names in lost.items():
         run.report.conclude(FAILED, reason, *names, said=label(names))
-    if run.options.dry_run:
-        return []
     return sorted(due, key=lambda row: (not row.service.may_finish, rows.index(row)))
+
+
+def in_doubt(outcome: str, reason: str) -> tuple[str, str]:
+    """What becomes of a service that an update of this run may have sent an empty login."""
+    if outcome in (DUE, FAILED):
+        return outcome, reason
+    return FAILED, f"may have been sent an empty login, and now {reason}"
 
 
 def decide(
@@ -1064,28 +1092,59 @@ def confirm(rows: list[Row], ended: "Ended") -> None:
     """See which updates count: docker prints the ID of each service that it has updated."""
     done = set(ended.stdout.lines())
     problem = ended.problem or "docker did not confirm the update"
-    if CONFIG_IS_BROKEN in ended.said:
+    if any(text in ended.said for text in CONFIG_IS_BROKEN):
         done = set()
+        for row in rows:
+            row.is_in_doubt = True
         problem = f"docker service update sent no login: {ended.said[-SAID_LENGTH:]}"
     for row in rows:
         row.problem = "" if row.service.id in done else problem
 
 
-def look_again(run: Run, rows: list[Row]) -> None:
+def look_again(run: Run, rows: list[Row], state: Any) -> None:
     """Prove the logins of services that were updated again, and see whose tasks are replaced."""
+    is_touched = login_state() != state
     with ThreadPoolExecutor() as pool:
         proof = pool.submit(prove_again, run, {row.service.host for row in rows} - {""})
-        say_restarts(run, rows)
-    # The updates may have sent an empty login.
-    affected = [row for row in rows if row.service.host in proof.result()]
-    update_together(run, [row for row in affected if not run.logins[row.service.host]])
-    lost_again = prove_again(run, {row.service.host for row in affected})
-    for row in affected:
-        problem = run.logins[row.service.host]
-        if row.service.host in lost_again:
-            problem = "docker loses its login again and again"
+        say_restarts(run, [row for row in rows if not row.problem])
+    # The updates may have sent an empty login, or another.
+    lost = proof.result()
+    in_ecr = [row for row in rows if row.service.host]
+    affected = [row for row in in_ecr if is_touched or row.service.host in lost]
+    if affected:
+        update_again(run, affected)
+
+
+def update_again(run: Run, rows: list[Row]) -> None:
+    """Update services once more whose login was not there all the while."""
+    log.log(NOTICE, "Somebody logged in or out meanwhile: what was updated is updated once more")
+    state = login_state()
+    for row in rows:
+        row.is_in_doubt = True
+    good = [row for row in rows if not row.problem and not run.logins[row.service.host]]
+    update_together(run, good)
+    is_touched = login_state() != state
+    hosts = {row.service.host for row in rows}
+    lost = hosts if is_touched else set()
+    lost |= prove_again(run, hosts)
+    note_doubts(run, rows, lost)
+
+
+def note_doubts(run: Run, rows: list[Row], lost: set[str]) -> None:
+    """Keep which services may hold an empty login even now."""
+    for row in rows:
+        again = LOST_AGAIN if row.service.host in lost else ""
+        problem = run.logins[row.service.host] or again
         if problem:
             row.problem = f"may have been sent an empty login: {problem}"
+
+
+def login_state() -> Any:
+    """What changes when somebody logs in or out, since docker then replaces config.json."""
+    with contextlib.suppress(OSError, Failure):
+        status = os.stat(os.path.join(docker_folder(), "config.json"))
+        return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+    return None
 
 
 def say_restarts(run: Run, rows: list[Row]) -> None:
@@ -1252,6 +1311,7 @@ def time_limit(seconds: float) -> tuple[str, ...]:
     return ("timeout", "--foreground", f"--kill-after={KILL_SECONDS}", f"{seconds:.1f}")
 
 
+STREAMS = ("_in", "_out", "_err")
 SH_OPTIONS: dict[str, Any] = {
     "_tty_out": False,  # or the program believes in a terminal
     "_close_fds": False,  # needs no /proc
@@ -1322,12 +1382,12 @@ class Programs:
         self, command: tuple[str, ...], files: tuple[File, File, File], is_stoppable: bool
     ) -> tuple[int, str]:
         """The one place that starts programs. Returns the exit status, and why there is none."""
-        stdin, stdout, stderr = files
-        stdin.seek(0)
+        files[0].seek(0)
+        # By number: sh keeps what it is given in a cycle, open until the garbage collector comes.
+        streams: dict[str, Any] = dict(zip(STREAMS, map(File.fileno, files)))
         status = 0
         try:
-            start = sh.Command(command[0])
-            running = start(*command[1:], _in=stdin, _out=stdout, _err=stderr, **SH_OPTIONS)
+            running = sh.Command(command[0])(*command[1:], **streams, **SH_OPTIONS)
         except (sh.CommandNotFound, sh.ForkException, OSError) as error:
             return 126, str(error)
         if is_stoppable:
