@@ -6,15 +6,22 @@ export PYTHONDONTWRITEBYTECODE = 1
 PYTHON ?= python3
 PREFIX ?= /usr
 DESTDIR ?=
+PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check
 UNITS = ecr-swarm-login.service ecr-swarm-login.timer
 UNIT_FOLDER = $(DESTDIR)/etc/systemd/system
+REAL = $(wildcard tests/real/test_*.py)
+BOOTED = $(wildcard $(foreach name,systemd units ways,tests/real/test_$(name)*.py))
 IF_BOOTED = test -n "$(DESTDIR)" || ! test -d /run/systemd/system ||
 
 help:  ## print this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: .venv/ready  ## see the script at work in a pretend swarm; needs Python and PyPI
-	.venv/bin/python tests/demo/demo.py
+# The demo needs the library sh alone: with python3-sh it goes without PyPI.
+demo:  ## see the script at work in a pretend swarm; needs Python, and sh or PyPI
+	@test -e .venv/ready || $(PYTHON) -c 'import sh' 2>/dev/null || \
+	    $(MAKE) --silent --no-print-directory .venv/ready || \
+	    { echo "The demo also goes without PyPI: apt-get install python3-sh" >&2; exit 1; }
+	@python=$$(test -e .venv/ready && echo .venv/bin/python || echo $(PYTHON)) && $$python tests/demo/demo.py
 
 test: .venv/ready  ## every test that needs no root
 	.venv/bin/python -m pytest -q -n auto tests/fake
@@ -22,20 +29,26 @@ test: .venv/ready  ## every test that needs no root
 matrix: .venv/ready  ## the same tests with each Python and each sh that is to be had
 	.venv/bin/python tests/matrix.py
 
-lint: .venv/lint  ## ruff, mypy, vermin, shellcheck, systemd-analyze verify
+fresh: .venv/ready  ## make test and make demo as a newcomer, in a fresh Debian 12 and 13; needs root
+	.venv/bin/python tests/real/fresh.py make test demo
+
+lint: .venv/lint  ## ruff, radon, mypy, vermin, shellcheck, systemd-analyze verify
+	.venv/bin/ruff format --check
 	.venv/bin/ruff check
+	mkdir -p .cache/units && cp systemd/* .cache/units/
+	.venv/bin/radon cc --show-complexity --min C ecr_swarm_login.py >.cache/complex  # C: above 10
+	! grep . .cache/complex
 	.venv/bin/mypy --strict ecr_swarm_login.py
 	.venv/bin/vermin --quiet --no-tips --violations -t=3.9- ecr_swarm_login.py
 	shellcheck .ci/run tests/demo/loop.sh
-	mkdir -p .cache/units && cp systemd/* .cache/units/
 	sed -i 's|/usr/bin/ecr_swarm_login.py|/bin/true|' .cache/units/*.service  # verify wants it installed
 	systemd-analyze verify --man=no $(addprefix .cache/units/,$(UNITS))
 
 e2e: .venv/ready  ## the promise, on real swarms in network namespaces; needs root
-	.venv/bin/python -m pytest -q -n 4 --dist loadgroup $(addprefix tests/real/test_,lab.py swarm.py outages.py)
+	.venv/bin/python -m pytest -q -n 4 --dist loadgroup $(filter-out $(BOOTED),$(REAL)) $(OPTIONS)
 
 e2e-systemd: .venv/ready  ## the units, on a booted system; needs root
-	.venv/bin/python -m pytest -q tests/real/test_systemd.py
+	.venv/bin/python -m pytest -q $(BOOTED) $(OPTIONS)
 
 # With the Python that the script's first line names, if that has sh: so do its users.
 bench: .venv/ready  ## how fast it is, next to a plain loop, on a real swarm; needs root
@@ -62,11 +75,13 @@ clean:  ## remove what these targets made here
 
 .venv/ready: tests/requirements.txt
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	@$(PIP) -r tests/requirements.txt >.venv/pip.log 2>&1 || \
+	    { echo "This needs PyPI, and pip says: $$(tail -n 1 .venv/pip.log) (more of it: .venv/pip.log)" >&2; exit 1; }
 	touch $@
 
-.venv/lint: .venv/ready
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check ruff mypy vermin
+# Another minor version of ruff formats in another way.
+.venv/lint: .venv/ready Makefile
+	$(PIP) 'ruff==0.17.*' mypy radon vermin
 	touch $@
 
-.PHONY: help demo test matrix lint e2e e2e-systemd bench install uninstall clean
+.PHONY: help demo test matrix fresh lint e2e e2e-systemd bench install uninstall clean
