@@ -159,6 +159,17 @@ def aws_v2():
     return folder / "aws"
 
 
+def ecr_helper(release):
+    """The credential helper for ECR of that Debian release, unpacked."""
+    with cached(f"ecr-helper-{release}") as (folder, draft):
+        if draft:
+            options = apt_options(draft, release)
+            output("apt-get", *options, "-qq", "update")
+            unpack(draft, ["amazon-ecr-credential-helper"], options)
+            shutil.rmtree(draft / "apt")
+    return folder / "usr/bin/docker-credential-ecr-login"
+
+
 @functools.lru_cache(None)
 def aws(name):
     """The path of the real aws program, "v1" or "v2"."""
