@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import importlib
 import logging
 import os
@@ -21,10 +20,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "fake")]
 
 from fakes import Call, Fakes, Outcome
 from pretend_swarm import PretendSwarm
+from shared import Bounds
 
 SCRIPT = ROOT / "ecr_swarm_login.py"
 
-# The script leaves alone what is ignored, as under nohup or in the background; the tests are not to be so.
+# The script leaves alone what is ignored, as under nohup or in the background; the tests are not to
+# be so.
 for number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(number) == signal.SIG_IGN:
         signal.signal(number, signal.SIG_DFL)
@@ -45,6 +46,12 @@ def fakes(fp: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[
 
 
 @pytest.fixture
+def home(fakes: Fakes) -> Path:
+    """The folder in which docker's logins are."""
+    return Path(os.environ["HOME"])
+
+
+@pytest.fixture
 def swarm(fakes: Fakes) -> PretendSwarm:
     """A pretend swarm that answers every call for which the test has no answer of its own."""
     swarm = PretendSwarm()
@@ -59,10 +66,17 @@ def swarm(fakes: Fakes) -> PretendSwarm:
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The script as a module, in no hurry to be patient."""
+    """The script as a module, which does not wait before it tries again."""
     script = importlib.import_module("ecr_swarm_login")
     monkeypatch.setattr(script, "PAUSES", tuple(0 for _ in script.PAUSES))
+    monkeypatch.setattr(script, "TRY_SECONDS", 0)
     return script
+
+
+@pytest.fixture
+def bounds(script: Any, monkeypatch: pytest.MonkeyPatch) -> Bounds:
+    """For tests of what hangs or is slow."""
+    return Bounds(script, monkeypatch)
 
 
 @pytest.fixture
@@ -86,31 +100,25 @@ def run(script: Any, fakes: Fakes, capfd: pytest.CaptureFixture[str]) -> Callabl
 @contextlib.contextmanager
 def process_restored(script: Any) -> Iterator[None]:
     """Undo what the script leaves to the end of its process, for the next run in this one."""
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
     handlers = {number: signal.getsignal(number) for number in numbers}
-    collections = {
-        name: copy.copy(value)
-        for name, value in vars(script).items()
-        if isinstance(value, (dict, list, set)) and not name.startswith("__")
-    }
-    descriptors = lasting_descriptors()
+    descriptors = null_devices()
     try:
-        with mock.patch.dict(os.environ), log_restored():
+        with mock.patch.dict(os.environ), log_restored(script):
             yield
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        for name, value in collections.items():
-            setattr(script, name, value)
-        for descriptor in lasting_descriptors() - descriptors:
+        for descriptor in null_devices() - descriptors:
             os.close(descriptor)
 
 
 @contextlib.contextmanager
-def log_restored() -> Iterator[None]:
+def log_restored(script: Any) -> Iterator[None]:
     """Without pytest's handlers: with them logging.basicConfig would do nothing."""
     root, raise_exceptions = logging.getLogger(), logging.raiseExceptions
     handlers, level = root.handlers[:], root.level
+    names = {each: logging.getLevelName(each) for each in script.PRIORITIES}
     root.handlers[:] = []
     try:
         yield
@@ -118,12 +126,15 @@ def log_restored() -> Iterator[None]:
         root.handlers[:] = handlers
         root.setLevel(level)
         logging.raiseExceptions = raise_exceptions
+        script.log.disabled = False  # a signal silences it
+        for each, name in names.items():
+            logging.addLevelName(each, name)
 
 
-def lasting_descriptors() -> set[int]:
-    """The open folders, for the script locks one, and /dev/null."""
+def null_devices() -> set[int]:
+    """The descriptors of /dev/null, of which the script opens three."""
     return {
         int(path.name)
         for path in Path("/proc/self/fd").iterdir()
-        if path.is_dir() or (path.is_symlink() and path.resolve() == Path(os.devnull))
+        if path.is_symlink() and path.resolve() == Path(os.devnull)
     }

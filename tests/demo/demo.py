@@ -22,14 +22,9 @@ HERE = Path(__file__).resolve().parent
 SCRIPT = HERE.parent.parent / "ecr_swarm_login.py"
 sys.path.insert(0, str(HERE.parent / "fake"))
 
-from pretend_swarm import (
-    DEPLOYED,
-    ECR,
-    ECR_US,
-    OWN_LOGIN,
-    PretendSwarm,
-    describe,
-)
+from pretend_logins import DEPLOYED, OWN_LOGIN
+from pretend_swarm import ECR, ECR_US, PretendSwarm
+from words import describe
 
 HELD_BACK_TOO_LONG = 3
 
@@ -77,7 +72,7 @@ ROWS = [
             "image": f"{ECR}/worker:5",
             "replicas": "0/2",
             "restart": "on-failure",
-            "others": "rejected",
+            "others": "Rejected",
         },
         before="0/2 run, 2 rejected, token expired",
         after="2/2 run, token fresh",
@@ -146,7 +141,7 @@ ROWS = [
             "previous": f"{ECR}/checkout:8",
             "replicas": "3/4",
             "on_previous": 3,
-            "others": "failed",
+            "others": "Failed",
             "rollout": "updating",
             "hours_ago": 0.1,
             "on_failure": "rollback",
@@ -165,7 +160,7 @@ ROWS = [
             "previous": f"{ECR}/billing:2",
             "replicas": "2/4",
             "on_previous": 2,
-            "others": "failed",
+            "others": "Failed",
             "rollout": "paused",
             "hours_ago": 9,
             "credentials": DEPLOYED,
@@ -329,4 +324,7 @@ def headline(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except BrokenPipeError:  # whoever read it has gone, as with `make demo | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is still to be flushed

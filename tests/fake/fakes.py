@@ -30,6 +30,7 @@ from pytest_subprocess.exceptions import ProcessNotRegisteredError
 REAL_PROGRAMS = ("timeout", "xargs", "sleep")
 
 NOT_REGISTERED = 97
+PATIENCE = 90  # seconds, after which a test that waits for a program fails
 
 Answerer = Callable[["Call"], "dict[str, Any] | None"]
 
@@ -48,6 +49,10 @@ def give_way_to_orders(orders):
         wait_for_the_end_of_the_test()
     if "hang" in orders:
         wait_for_the_end_of_the_test()
+    for order in orders:
+        if order.startswith("sleep-"):
+            import time
+            time.sleep(float(order[6:]))
 
 def wait_for_the_end_of_the_test():
     reader.read(1)
@@ -81,6 +86,7 @@ finally:
     give_way_to_orders(orders)
     if int(status) < 0:
         die_of(-int(status))
+    connection.sendall(b".")
     os._exit(int(status))
 """
 
@@ -88,8 +94,8 @@ finally:
 class Ending(int):
     """How a program ends: the exit status, or minus a signal's number, and what it does before.
 
-    The orders are "hang", "ignore-sigterm" and the start of a "child" or a "daemon" (a child
-    in a session of its own), which keep the output open. All these live until they are
+    The orders are "sleep-0.5", "hang", "ignore-sigterm" and the start of a "child" or a "daemon"
+    (a child in a session of its own), which keep the output open. All these live until they are
     killed or the test ends.
     """
 
@@ -116,6 +122,8 @@ class Call:
         self.begun = time.monotonic()
         # Set when the program and all its children have ended: they hold the connection.
         self.is_over = threading.Event()
+        # Whether it came to its own end: nobody killed it.
+        self.has_ended_by_itself = False
 
     def __repr__(self) -> str:
         return " ".join(self.argv)
@@ -142,6 +150,8 @@ class Fakes:
         self._popen_lock = threading.Lock()
         self._connections: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
+        self._patience = threading.Timer(PATIENCE, self._give_up)
+        self._patience.daemon = True
         # A Unix socket's path is limited to 107 bytes: pytest's own folders are too deep.
         self._folder = Path(tempfile.mkdtemp(prefix="fakes-"))
         self.bin = self._folder / "bin"
@@ -257,9 +267,11 @@ class Fakes:
         self._listener.bind(self._address)
         self._listener.listen(128)
         self._in_thread(self._accept)
+        self._patience.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._patience.cancel()
         # Wakes the thread that accepts, and all programs that hang: they see the end.
         self._listener.shutdown(socket.SHUT_RDWR)
         self._threads[0].join()
@@ -269,6 +281,13 @@ class Fakes:
             thread.join()
         self._listener.close()
         shutil.rmtree(self._folder)
+
+    def _give_up(self) -> None:
+        """End what hangs, and all that comes: the script did not."""
+        running = [str(call) for call in self.calls if not call.is_over.is_set()]
+        self._failures.append(f"still running after {PATIENCE} seconds: {running}")
+        for connection in self._connections:
+            hang_up(connection)
 
     def _in_thread(self, target: Callable[..., None], *arguments: Any) -> None:
         thread = threading.Thread(target=target, args=arguments, daemon=True)
@@ -291,10 +310,12 @@ class Fakes:
                 return
             call = Call(request)
             self.calls.append(call)
+            if self._patience.finished.is_set():
+                return
             with contextlib.suppress(OSError):  # killed before it has heard all
                 connection.sendall(self._reply_to(call))
             with contextlib.suppress(OSError):
-                reader.read(1)
+                call.has_ended_by_itself = reader.read() == b"."
             call.is_over.set()
 
     def _let_happen(self, call: Call) -> None:

@@ -1,0 +1,258 @@
+"""The pretend swarm's services as plain data, and what updates and rollouts do to them."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from typing import Any
+
+import pretend_logins
+from pretend_logins import EXPIRED, OWN_LOGIN
+
+MISSING = "(missing)"  # as a value in `inspect`: the field is not there at all
+
+# swarmkit's task states, in its order.
+WAITING = ("New", "Allocated", "Pending", "Assigned", "Accepted", "Preparing")
+SERVING = ("Ready", "Starting", "Running")
+OVER = ("Complete", "Shutdown", "Failed", "Rejected", "Remove", "Orphaned")
+
+Service = dict  # JSON through and through
+Task = dict
+
+# What a test or the demo may say of a service, and what it is if nobody says.
+FACTS: dict[str, Any] = {
+    "mode": "replicated",
+    "replicas": "1/1",  # running/wanted
+    "others": "Complete",  # the tasks that do not run, as in `slots`
+    "past": (),  # the ends of each slot's former tasks, which had another image
+    # Instead of these three: slot by slot its tasks, the newest first, each as "STATE", with
+    # "STATE AGE" as docker writes it, and "STATE AGE/DESIRED": ["Pending 7 hours", "Rejected"].
+    "slots": None,
+    "restart": "any",
+    "max_attempts": 0,
+    "rollout": None,  # UpdateStatus.State
+    "hours_ago": 1,  # when it began
+    "created_hours_ago": 24,
+    "previous": None,  # the image before the last deploy
+    "on_previous": 0,  # how many tasks still have it
+    "oldest": None,  # the one they have if a second update overwrote the previous spec
+    "works": True,  # whether the image's program comes up
+    "on_failure": "pause",
+    "mounts": (),  # (source, target) in the order of the spec
+    "has_digest": True,  # the image is pinned, as docker does when it can ask the registry
+    "is_of_older_engine": False,  # docker writes its spec in another way than the one before
+    "credentials": EXPIRED,
+    "listing": {},  # fields of `docker service ls` that differ
+    "inspect": {},  # the same for `docker service inspect`: {"Spec.Mode": None, "Spec": MISSING}
+}
+
+
+def new_service(name: str, image: str, **facts: Any) -> Service:
+    """A service; the facts are those of FACTS."""
+    unknown = set(facts).difference(FACTS)
+    assert not unknown, f"no such facts: {unknown}"
+    service = {**FACTS, **facts, "id": made_up_id(name), "name": name, "image": image}
+    service["begun"] = moment(service.pop("hours_ago"))
+    service["created"] = moment(service.pop("created_hours_ago"))
+    service["broken"] = [] if service.pop("works") else [image]
+    service["mounts"] = [list(mount) for mount in service["mounts"]]
+    service["slots"] = new_slots(service)
+    service.update(runs=1, restarted=0, went_back=False, version=1)
+    return service
+
+
+def new_slots(service: Service) -> list[list[Task]]:
+    """The tasks, slot by slot, the newest first."""
+    running, wanted = (int(number) for number in service.pop("replicas").split("/"))
+    others, past = service.pop("others"), service.pop("past")
+    slots = service["slots"]
+    if slots is None:
+        slots = [["Running" if slot < running else others, *past] for slot in range(wanted)]
+    on_previous = service.pop("on_previous")
+    oldest = service.pop("oldest") or service["previous"]
+    tasks = []
+    for slot, texts in enumerate(slots):
+        newest = oldest if slot < on_previous else service["image"]
+        images = [newest, *[f"{service['image']}-former"] * len(texts[1:])]
+        ids = [f"{service['name']}.{slot}.{age}" for age in range(len(texts))]
+        tasks.append([*map(new_task, ids, [slot] * len(texts), images, texts)])
+    return tasks
+
+
+def new_task(seed: str, slot: int, image: str, text: str) -> Task:
+    """A task; its text is that of FACTS."""
+    now, _, desired = text.partition("/")
+    state, _, since = now.partition(" ")
+    is_over = state in OVER
+    by_itself = {"Ready": "Ready", "Remove": "Remove"}.get(
+        state, "Shutdown" if is_over else "Running"
+    )
+    return {
+        "id": made_up_id(seed),
+        "slot": slot + 1,
+        "image": image,
+        "state": state,
+        "since": since or "2 hours",
+        "desired": desired or by_itself,
+    }
+
+
+def made_up_id(seed: str) -> str:
+    """25 characters, as swarm's IDs have, the same at every run."""
+    return hashlib.sha256(seed.encode()).hexdigest()[:25]
+
+
+def moment(hours_ago: float) -> str:
+    """Docker's form: nanoseconds and a Z."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    then = now - datetime.timedelta(hours=hours_ago)
+    return then.strftime("%Y-%m-%dT%H:%M:%S.%f") + "789Z"
+
+
+# What they are
+
+
+def is_job(service: Service) -> bool:
+    """Whether its tasks are to end."""
+    return str(service["mode"]).endswith("job")
+
+
+def pinned(service: Service) -> bool:
+    """Whether its image has a digest."""
+    return bool(service["has_digest"])
+
+
+def newest_tasks(service: Service) -> list[Task]:
+    """The newest task of each slot."""
+    return [slot[0] for slot in service["slots"]]
+
+
+def all_tasks(service: Service) -> list[Task]:
+    """Slot by slot, the newest first."""
+    return [task for slot in service["slots"] for task in slot]
+
+
+def is_wanted(task: Task) -> bool:
+    """Whether swarm wants it to run."""
+    return task["desired"] in ("Ready", "Running")
+
+
+def has_ended(task: Task) -> bool:
+    """Whether it ran, and is over."""
+    return task["state"] in ("Complete", "Shutdown", "Failed")
+
+
+def is_spared(task: Task) -> bool:
+    """Whether a changed login leaves it alone: swarmkit orchestrator/task.go, IsTaskDirty."""
+    is_removed = task["desired"] == "Remove"
+    return is_removed or (is_wanted(task) and task["state"] in SERVING)
+
+
+def in_state(service: Service, state: str) -> int:
+    """How many of the service's newest tasks are in this state."""
+    return [task["state"] for task in newest_tasks(service)].count(state)
+
+
+def login_opens(service: Service) -> bool:
+    """Whether a node that does not have the image can pull it."""
+    host, credentials = pretend_logins.registry_of(service["image"]), service["credentials"]
+    return not host or credentials == OWN_LOGIN or pretend_logins.token_opens(credentials, host)
+
+
+# What an update does
+
+
+def update(service: Service, login: str) -> None:
+    """`docker service update --with-registry-auth`, with all that it does besides."""
+    is_new_login = login != service["credentials"]
+    is_rewritten = rewrite(service)
+    # With no login the docker client sends `{}`, and the daemon stores that.
+    service.update(credentials=login, previous=service["image"])
+    service["version"] += 1
+    # Every update raises a job's iteration (swarmkit, manager/controlapi/service.go).
+    if is_job(service):
+        for slot in service["slots"]:
+            replace(service, slot)
+        service["runs"] += 1
+        return
+    # An update resets UpdateStatus and lets the rollout go on with the next batch.
+    was, service["rollout"] = service["rollout"], None
+    if slots_behind(service) and was in ("updating", "paused", "rollback_paused"):
+        next_batch(service, was)
+        return
+    dirty = [slot for slot in service["slots"] if not is_spared(slot[0]) and is_new_login]
+    service["runs"] += any(task[0]["state"] in ("Complete", "Failed", "Running") for task in dirty)
+    begin_rollout(service, service["slots"] if is_rewritten else dirty)
+
+
+def rewrite(service: Service) -> bool:
+    """Write the spec as the docker client does; tell whether it is another one now."""
+    # It sorts the mounts (docker/cli#7226), and adds the tag that is missing.
+    mounts, image = sorted(service["mounts"]), service["image"]
+    if ":" not in image.rpartition("/")[2]:
+        image += ":latest"
+    is_other = mounts != service["mounts"] or image != service["image"]
+    is_other = is_other or service["is_of_older_engine"]
+    service.update(mounts=mounts, image=image, is_of_older_engine=False)
+    return is_other
+
+
+def begin_rollout(service: Service, dirty: list[list[Task]]) -> None:
+    """Replace tasks. Without any that is to be replaced, there is no rollout."""
+    for slot in dirty:
+        service["restarted"] += is_wanted(slot[0]) and slot[0]["state"] in SERVING
+        replace(service, slot)
+    if dirty:
+        service["rollout"], service["begun"] = "completed", moment(0)
+
+
+def slots_behind(service: Service) -> list[list[Task]]:
+    """The slots whose newest task has an older image."""
+    return [slot for slot in service["slots"] if slot[0]["image"] != service["image"]]
+
+
+def next_batch(service: Service, was: str) -> None:
+    """The rollout takes the next task; a broken image stops it again after that one."""
+    behind = slots_behind(service)
+    is_broken = service["image"] in service["broken"]
+    for slot in behind[:1] if is_broken else behind:
+        replace(service, slot)
+    service["rollout"] = was if is_broken else "completed"
+    service["begun"] = moment(0)
+
+
+def end_rollout(service: Service) -> None:
+    """What becomes of a rollout that is under way."""
+    if service["image"] not in service["broken"]:
+        next_batch(service, "updating")
+    elif service["on_failure"] != "rollback":
+        service["rollout"] = "paused"
+    elif service["previous"] in service["broken"]:
+        # The rollback's target is the broken image itself: it stops there.
+        next_batch(service, "rollback_paused")
+    else:
+        roll_back(service)
+
+
+def roll_back(service: Service) -> None:
+    """Go back to the previous image, which works."""
+    service["image"] = service["previous"]
+    service["rollout"], service["went_back"] = "rollback_completed", True
+    for slot in slots_behind(service):
+        replace(service, slot)
+
+
+def replace(service: Service, slot: list[Task]) -> None:
+    """A new task in the slot; the one before it is stopped."""
+    before = slot[0]
+    if not login_opens(service):
+        state = "Rejected"
+    elif service["image"] in service["broken"]:
+        state = "Failed"
+    else:
+        state = "Complete" if before["state"] == "Complete" else "Running"
+    seed = f"{service['name']}.{before['slot']}.after.{before['id']}"
+    slot.insert(0, new_task(seed, before["slot"] - 1, service["image"], f"{state} 1 second"))
+    before["desired"] = "Shutdown"
+    if before["state"] not in OVER:
+        before["state"] = "Shutdown"
