@@ -94,11 +94,11 @@ UPDATE = ("docker", "service", "update", "-d", "-q", "--with-registry-auth")
 CONFIG_IS_BROKEN = ("Error loading config file", "Error parsing config file")
 # What it says when a credential helper gave it a login that is good, but stores none: helpers
 # before 0.9.0 (amazon-ecr-credential-helper#102). The client of 28 hides that it could not store,
-# and goes on to ask for a password; the "non TTY device" of 28 is a "non-TTY device" in 29.
-# Anything else is no proof.
-GOOD = "Authenticating with existing credentials"
-NOT_STORED = ("Error saving credentials", "interactive login from a non")
-NOT_GOOD = ("Login did not succeed", "invalid or expired")
+# and goes on to ask for a password; the "non TTY device" of 28 is a "non-TTY device" in 29, where
+# errors begin with a small letter. Anything else is no proof.
+GOOD = "authenticating with existing credentials"
+NOT_STORED = ("error saving credentials", "interactive login from a non")
+NOT_GOOD = ("login did not succeed", "invalid or expired")
 
 JOBS = ("ReplicatedJob", "GlobalJob")
 MODES = ("Replicated", "Global")
@@ -602,7 +602,7 @@ def prove(run: Run, host: str) -> str:
     either: it stores the login again.
     """
     ended = run.programs.run(*PROOF, host, is_stoppable=False)
-    said = ended.stdout.text() + ended.said
+    said = (ended.stdout.text() + ended.said).lower()
     is_good = GOOD in said and not any(text in said for text in NOT_GOOD)
     if not ended.problem or (is_good and any(text in said for text in NOT_STORED)):
         return ""
@@ -613,6 +613,7 @@ def prove(run: Run, host: str) -> str:
 def note_login(run: Run, host: str, problem: str) -> None:
     """Keep what became of a login."""
     run.logins[host] = problem
+    run.report.logins.discard(host)
     if not problem:
         run.report.logins.add(host)
     elif host in run.unasked:
@@ -970,9 +971,12 @@ def compare_specs(run: Run, rows: list[Row]) -> None:
         return
     ended = run.programs.run(*SPECS, stdin=File("\n".join(owners)), before=("xargs", "-n500"))
     for item in ended.stdout.objects():
-        row = owners.pop(str(item.get("ID")), None)
-        if row and with_defaults(item.get("Spec") or {}) != row.service.template:
-            row.service.runs_older = True
+        row = owners.get(str(item.get("ID")))
+        # What cannot be understood stays unseen.
+        with contextlib.suppress(TypeError, KeyError):
+            if row and with_defaults(item["Spec"]) != row.service.template:
+                row.service.runs_older = True
+            owners.pop(str(item["ID"]), None)
     for row in owners.values():
         row.problem = "docker inspect does not show its tasks"
 
@@ -1186,7 +1190,6 @@ class Report:
 
     def lose(self, registry: str, problem: str) -> None:
         """No login to a registry."""
-        self.logins.discard(registry)
         self.lost[registry] = problem
         log.error("%s", problem)
 
@@ -1308,7 +1311,9 @@ class Ended:
 
 def time_limit(seconds: float) -> tuple[str, ...]:
     """What bounds a program. In the foreground: its children are ended by process group."""
-    return ("timeout", "--foreground", f"--kill-after={KILL_SECONDS}", f"{seconds:.1f}")
+    # To timeout, 0 is no limit at all.
+    limit = f"{max(seconds, 0.1):.1f}"
+    return ("timeout", "--foreground", f"--kill-after={KILL_SECONDS}", limit)
 
 
 STREAMS = ("_in", "_out", "_err")

@@ -179,19 +179,38 @@ def test_lost_at_the_last_update_of_a_batch(
 def test_services_of_other_registries_are_not_updated_once_more(
     run: Run, fakes: Fakes, web: PretendSwarm, home: Path
 ) -> None:
-    us = dict(web.state["kept"])
-    write_config(home, credHelpers={ECR_US: STORE})
+    # In a store, so that config.json stays what it is.
+    write_config(home, credsStore=STORE)
 
-    def log_out_of_one() -> None:
-        write_config(home, credHelpers={ECR_US: STORE}, auths={})
+    def forget_one() -> None:
+        web.state["kept"].pop(ECR)
 
-    fakes.when(*UPDATE, do=log_out_of_one)
+    fakes.when(*UPDATE, do=forget_one)
 
     outcome = run()
 
-    assert us == {}
     assert (outcome.status, refreshed(outcome)) == (0, ALL)
     assert [updates_of(fakes, web, name) for name in ALL] == [1, 2, 2, 2]
+
+
+def test_all_are_updated_once_more_after_a_change_of_config_json(
+    run: Run, fakes: Fakes, web: PretendSwarm, home: Path
+) -> None:
+    """A logout and a login between two proofs: nobody can tell which registry that was."""
+    good = home / ".docker/config.json"
+
+    def log_out_and_in() -> None:
+        content = good.read_text()
+        log_out(home)
+        good.write_text(content)
+
+    fakes.when(*UPDATE, do=log_out_and_in)
+
+    outcome = run()
+
+    assert (outcome.status, refreshed(outcome)) == (0, ALL)
+    assert [updates_of(fakes, web, name) for name in ALL] == [2, 2, 2, 2]
+    assert "Somebody logged in or out meanwhile" in outcome.stderr
 
 
 def test_lost_again_and_again(run: Run, fakes: Fakes, swarm: PretendSwarm, home: Path) -> None:
