@@ -110,7 +110,10 @@ HEADLINE = "Running docker update swarm services registry auth"
 WAITING = ("New", "Allocated", "Pending", "Assigned", "Accepted", "Preparing")
 SERVING = ("Ready", "Starting", "Running")
 
-# What is said of a service; {0} is the Service.
+# Why, in the order of spare(); {0} is the Service, {1} the options.
+ELSEWHERE = "its image is in no ECR registry, and its login would be replaced"
+IS_JOB = "it is a job, and would run again"
+UNKNOWN_MODE = "its mode is {0.mode}, which this version does not know"
 NO_TAG = (
     "its image has neither tag nor digest, and the docker client would deploy {0.image}:latest;"
     " to give it one: docker service update --with-registry-auth --image {0.image}:TAG {0.name}"
@@ -119,19 +122,21 @@ ROLLOUT = (
     "its rollout is {0.rollout}, see docker service ps {0.name};"
     " to go on: docker service update --with-registry-auth {0.name}"
 )
-BACK = "; to go back: docker service rollback {0.name}"
-WAY_BACK = {"updating": BACK, "paused": BACK}
+ROLLOUT_AND_BACK = ROLLOUT + "; to go back: docker service rollback {0.name}"
+KEPT = "docker service rollback is kept for {1.keep_rollback} hours"
 ALL_THE_SAME = "; to refresh it all the same: ecr_swarm_login.py --all-services {0.name}"
 CHOOSE = "some tasks have finished, and would run again; others need the token" + ALL_THE_SAME
 PART_ENDED = "some tasks have finished, and would run again" + ALL_THE_SAME
-RESTARTS = (
-    "its tasks may restart once: the docker client sorts its mounts and ulimits (docker/cli#7226)"
-)
+ENDED = "its finished tasks would run again"
+STARTING = "its tasks are starting, and an update would start them once more"
+SORTED = "the docker client sorts its mounts and ulimits (docker/cli#7226){0.what_runs_then}"
+MAY_RESTART = "its tasks may restart once: " + SORTED
+PULLS = "it pulls from ECR"
+# Why tasks restart that nobody saw before the update.
 UNFORESEEN = (
     "the update replaces its tasks, which nobody could see before it: docker writes the spec"
-    " in another way than it was written, as after an upgrade"
+    " in another way than it was written, as after an upgrade{0.what_runs_then}"
 )
-
 LOST_AGAIN = "docker loses its login again and again"
 
 DUE, REFRESHED, LEFT, HELD, OVERDUE, FAILED = OUTCOMES = (
@@ -795,6 +800,11 @@ class Service:
         return bool(wanted) and not self.is_rejected and set(wanted) <= set(SERVING)
 
     @property
+    def what_runs_then(self) -> str:
+        """What a restart of its tasks comes to if their image is not pinned."""
+        return "" if "@" in self.image else "; they run what the tag of their image means by then"
+
+    @property
     def can_go_on(self) -> bool:
         """Whether nothing of the old is left that an update would take down, or forget."""
         if self.rollout in SETTLED:
@@ -1026,25 +1036,29 @@ def decide(
 def spare(service: Service, options: argparse.Namespace) -> tuple[str, str]:
     """What becomes of a service that docker has a login for: the first line that applies."""
     held = OVERDUE if service.hours >= LONG_HOURS else HELD
-    ended, is_kept = bool(service.ended), keeps_rollback(service, options)
+    is_kept = keeps_rollback(service, options)
+    ended = bool(service.ended)
     part = OVERDUE if any(task.is_old for task in service.ended) else HELD
+    rollout = ROLLOUT_AND_BACK if service.rollout in ("updating", "paused") else ROLLOUT
+    restart = held if options.no_restart else DUE
     # fmt: off
     table = (
-        (not service.host,                  LEFT,   "its image is in no ECR registry, and its login would be replaced"),
-        (service.mode in JOBS,              LEFT,   "it is a job, and would run again"),
-        (service.mode not in MODES,         held,   f"its mode is {service.mode}, which this version does not know"),
-        (not has_tag(service.image),        held,   NO_TAG.format(service)),
-        (not service.can_go_on,             held,   ROLLOUT.format(service) + WAY_BACK.get(service.rollout, "").format(service)),
-        (is_kept,                           LEFT,   f"docker service rollback is kept for {options.keep_rollback} hours"),
-        (ended and service.is_rejected,     FAILED, CHOOSE.format(service)),
-        (ended and service.still_works,     part,   PART_ENDED.format(service)),
-        (ended,                             LEFT,   "its finished tasks would run again"),
-        (service.waits,                     HELD,   "its tasks are starting, and an update would start them once more"),
-        (not service.is_in_order,           held if options.no_restart else DUE, RESTARTS + what_runs_then(service)),
-        (True,                              DUE,    "it pulls from ECR"),
+        (not service.host,              LEFT,    ELSEWHERE),
+        (service.mode in JOBS,          LEFT,    IS_JOB),
+        (service.mode not in MODES,     held,    UNKNOWN_MODE),
+        (not has_tag(service.image),    held,    NO_TAG),
+        (not service.can_go_on,         held,    rollout),
+        (is_kept,                       LEFT,    KEPT),
+        (ended and service.is_rejected, FAILED,  CHOOSE),
+        (ended and service.still_works, part,    PART_ENDED),
+        (ended,                         LEFT,    ENDED),
+        (service.waits,                 HELD,    STARTING),
+        (not service.is_in_order,       restart, MAY_RESTART),
+        (True,                          DUE,     PULLS),
     )
     # fmt: on
-    return next((outcome, reason) for applies, outcome, reason in table if applies)
+    outcome, reason = next((outcome, reason) for applies, outcome, reason in table if applies)
+    return outcome, reason.format(service, options)
 
 
 def keeps_rollback(service: Service, options: argparse.Namespace) -> bool:
@@ -1056,11 +1070,6 @@ def keeps_rollback(service: Service, options: argparse.Namespace) -> bool:
 def has_tag(image: str) -> bool:
     """Whether an image has a tag or a digest: the docker client adds :latest to one without."""
     return ":" in image.rpartition("/")[2]
-
-
-def what_runs_then(service: Service) -> str:
-    """What a restart of tasks comes to if their image is not pinned."""
-    return "" if "@" in service.image else "; they run what the tag of their image means by then"
 
 
 # Services: update, and look again -----------------------------------------------------------------
@@ -1205,8 +1214,8 @@ class Report:
     def restarted(self, service: Service) -> None:
         """The tasks of a service are being replaced."""
         self.restarts.add(service.name)
-        why = UNFORESEEN if service.is_in_order else RESTARTS
-        log.warning("%s restarts: %s%s", service.name, why, what_runs_then(service))
+        why = UNFORESEEN if service.is_in_order else SORTED
+        log.warning("%s restarts: %s", service.name, why.format(service))
 
     def end(self, seconds: float) -> int:
         """Say what the run did, and what is missing. Returns the exit status."""

@@ -258,7 +258,7 @@ def test_whose_tasks_are_replaced_is_named(run: Run, swarm: PretendSwarm) -> Non
 
     assert outcome.status == 0
     assert f"checked {UNFORESEEN}" in outcome.stderr
-    assert "files restarts: its tasks may restart once: the docker client sorts" in outcome.stderr
+    assert "files restarts: the docker client sorts its mounts" in outcome.stderr
     assert "web restarts" not in outcome.stderr
     assert last_line(outcome).startswith("1 login, 3 refreshed, 2 restarted in ")
 

@@ -24,9 +24,8 @@ from shared import (
 
 from ecr_swarm_login import PAUSES  # before a fixture shortens them
 
-RESTARTS = (
-    "its tasks may restart once: the docker client sorts its mounts and ulimits (docker/cli#7226)"
-)
+SORTED = "the docker client sorts its mounts and ulimits (docker/cli#7226)"
+RESTARTS = f"its tasks may restart once: {SORTED}"
 GO_ON = "to go on: docker service update --with-registry-auth"
 LOGGED_IN = f"Docker login succeeded for {ECR}"
 IN_N = "in N seconds"
@@ -75,7 +74,7 @@ def test_a_run(run: Run, swarm: PretendSwarm) -> None:
         HEADLINE,
         f"files to be refreshed: {RESTARTS}",
         *LEFT_OR_HELD,
-        f"files restarts: {RESTARTS}",
+        f"files restarts: {SORTED}",
         f"1 login, 2 refreshed, 3 left alone, 2 held back, 1 held back too long, 1 restarted {IN_N}",
     ]
 
