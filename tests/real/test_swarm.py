@@ -539,6 +539,16 @@ def no_answer_from_registries(node):
         node.run(["iptables", "-D", *rule], check=True)
 
 
+@contextlib.contextmanager
+def blackhole(node):
+    """No registry for a node, for a while."""
+    node.ip(f"route add blackhole {ADDRESS}/32")
+    try:
+        yield
+    finally:
+        node.ip(f"route del blackhole {ADDRESS}/32")
+
+
 @stacks
 def test_refresh_that_rolled_itself_back(case, verdict):
     """A refresh that met an outage, whose automatic rollback met it, too"""
@@ -557,14 +567,13 @@ def test_refresh_that_rolled_itself_back(case, verdict):
         constraint,
     )
     case.runs("web")
-    worker.ip(f"route add blackhole {ADDRESS}/32")
-    case.give(worker, label)
-    case.rejected("web")
-    case.lab.rotate()
-    case.lab.login(case.manager)
-    case.update("web", "--with-registry-auth")
-    case.rollout_is("web", "rollback_paused")
-    worker.ip(f"route del blackhole {ADDRESS}/32")
+    with blackhole(worker):
+        case.give(worker, label)
+        case.rejected("web")
+        case.lab.rotate()
+        case.lab.login(case.manager)
+        case.update("web", "--with-registry-auth")
+        case.rollout_is("web", "rollback_paused")
     # when
     result = case.refresh()
     # then
@@ -1029,17 +1038,17 @@ def test_what_the_token_touches(case, verdict):
     # given
     case.create("web")
     case.lab.rotate()
+    secrets = token_forms(case.lab.registries.tokens[REGION])
     # when
     results = []
     with Watch() as watch:
         wait_until(
-            lambda: results.append(run_watched(case)) or watch.has_seen(*WATCHED),
+            lambda: results.append(run_watched(case)) or watch.has_seen(*watched(case, secrets)),
             "both aws and docker were caught at it",
             120,
         )
     # then
     assert all(result.returncode == 0 for result in results), results
-    secrets = token_forms(case.lab.registries.tokens[REGION])
     assert files_with(case, secrets) == [case.manager.home / ".docker/config.json"]
     assert not any(holds((result.stdout + result.stderr).encode(), secrets) for result in results)
     touched = any(holds(text, secrets) for text in watch.seen)
@@ -1050,8 +1059,10 @@ def test_what_the_token_touches(case, verdict):
     )
 
 
-# What a docker login takes, a look at all processes of a busy machine may take, too.
-WATCHED = (b"get-login-password", b"login\0--username")
+def watched(case, secrets):
+    """What is to be caught: a look at all processes may take as long as a docker login takes."""
+    login = b"login\0--username"
+    return b"get-login-password", login if case.way == SCRIPT else secrets[0]
 
 
 def run_watched(case):
