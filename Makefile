@@ -55,7 +55,7 @@ bench: .venv/ready  ## how fast it is, next to a plain loop, on a real swarm; ne
 	python=$$(/usr/bin/python3 -c 'import sh' 2>&- && echo /usr/bin/python3 || echo .venv/bin/python); $$python tests/real/bench.py
 
 install:  ## copy the script and its units to $DESTDIR$PREFIX/bin and /etc/systemd/system
-	@test -n "$(DESTDIR)" || /usr/bin/python3 -c 'import sh' || \
+	@test -n "$(DESTDIR)" || /usr/bin/python3 -Ic 'import sh' 2>/dev/null || \
 	    { echo "The system's Python lacks the library sh: apt-get install python3-sh, or pip3 install 'sh<3'" >&2; exit 1; }
 	install -D -m 755 ecr_swarm_login.py "$(DESTDIR)$(PREFIX)/bin/ecr_swarm_login.py"
 	for unit in $(UNITS); do install -D -m 644 systemd/$$unit "$(UNIT_FOLDER)/$$unit"; done
@@ -66,7 +66,10 @@ install:  ## copy the script and its units to $DESTDIR$PREFIX/bin and /etc/syste
 uninstall:  ## remove them; /etc/default/ecr-swarm-login is yours, and stays
 	@$(IF_BOOTED) systemctl disable --now $(UNITS) 2>/dev/null || true
 	@$(IF_BOOTED) systemctl clean --what=state ecr-swarm-login.timer 2>/dev/null || true
-	rm -f "$(DESTDIR)$(PREFIX)/bin/ecr_swarm_login.py" $(addprefix "$(UNIT_FOLDER)"/,$(UNITS))
+	@# Wherever `make install PREFIX=` put it: its unit says so.
+	script=$$(sed -n 's/^ExecStart=\([^ ]*\).*/\1/p' "$(UNIT_FOLDER)/ecr-swarm-login.service"); \
+	    rm -f "$(DESTDIR)$(PREFIX)/bin/ecr_swarm_login.py" $${script:+"$(DESTDIR)$$script"} \
+	    $(addprefix "$(UNIT_FOLDER)"/,$(UNITS))
 	@echo "These stay: docker's logins in /root/.docker, /etc/default/ecr-swarm-login, and drop-ins of yours"
 	@$(IF_BOOTED) systemctl daemon-reload
 

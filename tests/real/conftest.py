@@ -2,8 +2,10 @@
 
 import itertools
 
+import machine as machines
 import pytest
 import table
+import units
 
 
 def pytest_collection_modifyitems(config, items):
@@ -28,3 +30,39 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.section("what the engines did")
     for line in lines:
         terminalreporter.write_line(line)
+
+
+# Booted systems
+
+
+@pytest.fixture(scope="session")
+def base():
+    """The folder with the system that all machines start from."""
+    missing = machines.missing_requirements()
+    if missing:
+        pytest.fail("needs " + ", ".join(missing), pytrace=False)
+    return machines.base_system()
+
+
+@pytest.fixture
+def machine(base):
+    """A machine that has the project's files, and nothing of them installed."""
+    with machines.booted(base) as booted:
+        units.bring_source(booted)
+        yield booted
+
+
+@pytest.fixture
+def manager(machine):
+    """A manager with one service; the project is installed by copy, the timer not yet enabled."""
+    units.install_by_copy(machine)
+    machine.write(units.SETTINGS, units.OPTIONS)
+    machine.start_swarm("web")
+    return machine
+
+
+@pytest.fixture(params=["v1", "v2"])
+def aws(request, machine):
+    """The version of the AWS CLI that the machine has."""
+    units.use_aws(machine, request.param)
+    return request.param

@@ -307,17 +307,12 @@ class Machine:
         """Make the machine a manager, with services that want no task: it has nowhere to run one."""
         self.run("docker", "swarm", "init", "--advertise-addr", "127.0.0.1")
         for service in services:
-            self.run(
-                "docker",
-                "service",
-                "create",
-                "--detach",
-                "--no-resolve-image",
-                "--replicas=0",
-                "--name",
-                service,
-                f"{ECR}/{service}:1",
-            )
+            self.create_service(service)
+
+    def create_service(self, name: str) -> None:
+        """A service that wants no task."""
+        create = ("docker", "service", "create", "--detach", "--no-resolve-image", "--replicas=0")
+        self.run(*create, "--name", name, f"{ECR}/{name}:1")
 
     def updates_of(self, service: str) -> int:
         """Swarm's count of the changes to a service."""

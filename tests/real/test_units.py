@@ -1,0 +1,311 @@
+"""The units on a freshly made system with a real systemd, docker and aws: make e2e-systemd."""
+
+import re
+import stat
+from pathlib import Path
+
+import machine as machines
+import pytest
+from lab import Lab, wait_until
+from machine import ECR, PROJECT, REGION, Machine
+from units import (
+    CERTIFICATE_LINE,
+    EVERY_SECOND,
+    LOGINS,
+    OPTIONS,
+    SERVICE,
+    SETTINGS,
+    TIMER,
+    assert_token_is_not_in,
+    bring_source,
+    drop_in,
+    install_by_copy,
+    refuse_tokens,
+    shorten,
+    stop_docker,
+    take_tokens,
+    use_aws,
+    wait_for_result,
+    wait_for_text,
+)
+
+# The units -------------------------------------------------------------------------------------
+
+
+def test_systemd_finds_nothing_to_complain_about(machine: Machine) -> None:
+    # given
+    install_by_copy(machine)
+    # when, then: silent, and at most 3.0 (the threshold is in tenths; beyond it, the status is 1)
+    service, timer = (f"/etc/systemd/system/{unit}" for unit in (SERVICE, TIMER))
+    assert machine.run("systemd-analyze", "verify", service, timer) == ""
+    machine.run("systemd-analyze", "security", "--offline=true", "--threshold=30", service)
+
+
+def test_no_round_of_the_timer_is_refused_or_hangs_forever(machine: Machine) -> None:
+    # given
+    install_by_copy(machine)
+    script = (PROJECT / "ecr_swarm_login.py").read_text()
+    run, program, pause = (
+        int(re.findall(rf"(?m)^{name} = (\d+)", script)[0])
+        for name in ("RUN_SECONDS", "PROGRAM_SECONDS", "TRY_SECONDS")
+    )
+    [tries] = re.findall(r"--tries (\d+)", machine.run("systemctl", "cat", SERVICE))
+    # when
+    limit, starts = machine.properties(
+        SERVICE, "Service.TimeoutStartUSec", "Unit.StartLimitIntervalUSec"
+    )
+    # then: all tries fit, the last login of each included, and end before the timer's next round
+    assert int(tries) * (run + program) + (int(tries) - 1) * pause <= int(limit) / 1e6 < 55 * 60
+    assert starts == "0"
+
+
+def test_the_timer_refreshes_the_services(manager: Machine) -> None:
+    # given: a root who never logged in
+    manager.run("rm", "-rf", "/root/.docker", "/root/.aws")
+    drop_in(manager, TIMER, EVERY_SECOND)
+    before = manager.updates_of("web")
+    # when
+    manager.run("systemctl", "enable", "--now", TIMER)
+    wait_until(lambda: manager.updates_of("web") > before, "the timer's run refreshes web")
+    manager.run("systemctl", "disable", "--now", TIMER)
+    wait_for_result(manager, "success", "inactive")
+    # then
+    assert ECR in manager.read(LOGINS)
+    assert stat.S_IMODE((manager.root / LOGINS.lstrip("/")).stat().st_mode) == 0o600
+    assert "Docker login succeeded" in manager.journal(SERVICE)
+    assert "web refreshed" in manager.journal(SERVICE).splitlines()
+    assert manager.journal(SERVICE, "--priority=warning") == ""
+    assert_token_is_not_in(manager.run("journalctl", "--output=export"))
+
+
+def test_a_boot_makes_up_for_a_missed_round(manager: Machine) -> None:
+    # given: enabled, and last run before the machine was off
+    drop_in(manager, TIMER, "[Timer]\nRandomizedDelaySec=0\n")
+    manager.run("systemctl", "enable", "--now", TIMER)
+    manager.run("touch", "--date=2 hours ago", f"/var/lib/systemd/timers/stamp-{TIMER}")
+    before = manager.updates_of("web")
+    # when
+    manager.reboot()
+    # then: at the first try, although docker was still starting
+    wait_until(lambda: manager.updates_of("web") > before, "the run at boot refreshes web")
+    wait_for_result(manager, "success", "inactive")
+    assert "Trying again" not in manager.journal(SERVICE)
+
+
+def test_a_failure_shows_its_cause_where_one_looks(manager: Machine) -> None:
+    # given: many services, and a registry that refuses the token
+    for number in range(30):
+        manager.create_service(f"more{number}")
+    refuse_tokens(manager)
+    manager.write(SETTINGS, f'OPTIONS="--tries 1"\n{CERTIFICATE_LINE}\n')
+    # when
+    manager.run("systemctl", "start", SERVICE, check=False)
+    # then
+    for look in (["-n", "20"], ["--priority=warning"], ["--priority=err"], ["-n", "10"]):
+        assert "31 services: not logged in to" in manager.journal(SERVICE, *look)
+        assert "Docker login failed" in manager.journal(SERVICE, *look)
+    assert_token_is_not_in(manager.run("journalctl", "--output=export"))
+
+
+def test_the_hardened_unit_assumes_a_role(manager: Machine, aws: str) -> None:
+    # given: keys from the instance metadata, traded for a role's, which aws keeps in its cache
+    manager.write(
+        "/root/.aws/config",
+        "[profile refresher]\nrole_arn = arn:aws:iam::123456789012:role/refresher\n"
+        f"credential_source = Ec2InstanceMetadata\nregion = {REGION}\n",
+    )
+    manager.write(SETTINGS, OPTIONS + "AWS_PROFILE=refresher\n")
+    before = manager.updates_of("web")
+    # when
+    manager.run("systemctl", "start", SERVICE)
+    # then
+    assert manager.run("aws", "--version").startswith(f"aws-cli/{aws[1]}.")
+    assert manager.updates_of("web") > before
+    assert manager.run("ls", "/root/.aws/cli/cache").endswith(".json")
+    assert manager.journal(SERVICE, "--priority=warning") == ""
+
+
+@pytest.mark.parametrize("aws_version", ["v1", "v2"])
+def test_a_new_node_of_the_lab_can_pull_after_a_run_of_the_hardened_unit(
+    base: Path, aws_version: str
+) -> None:
+    # given: a swarm whose token has died, and whose manager has this machine for its system
+    with Lab(managers=1, workers=0) as lab:
+        lab.login(lab.manager)
+        lab.manager.docker(
+            "service",
+            "create",
+            "-d",
+            "--with-registry-auth",
+            "--mode=global",
+            "--name=web",
+            lab.image(),
+        )
+        wait_until(lambda: lab.states("web") == ["running"], "web runs")
+        before = [task["ID"] for task in lab.tasks("web")]
+        lab.rotate()
+        lab.add_node("new")
+        wait_until(lambda: "rejected" in lab.states("web"), "the new node cannot pull")
+        options = [
+            f"--bind={lab.manager.socket}:/run/docker.sock",
+            "systemd.mask=docker.service",
+            "systemd.mask=docker.socket",
+        ]
+        with machines.booted(base, lab.manager, options) as system:
+            bring_source(system)
+            install_by_copy(system)
+            use_aws(system, aws_version)
+            system.write(SETTINGS, OPTIONS)
+            system.write(f"/opt/cloud/token-{REGION}", lab.registries.tokens[REGION])
+            # when
+            system.run("systemctl", "start", SERVICE)
+            # then
+            wait_until(lambda: lab.states("web").count("running") == 2, "the new node runs web", 60)
+            assert before[0] in [
+                task["ID"] for task in lab.tasks("web") if task["Status"]["State"] == "running"
+            ]
+
+
+# When it fails ---------------------------------------------------------------------------------
+
+
+def test_it_recovers_when_docker_is_back(manager: Machine) -> None:
+    # given
+    stop_docker(manager)
+    shorten(manager, TRY_SECONDS=5)
+    # when: it waits for its next try, and has not started what somebody stopped
+    manager.run("systemctl", "start", "--no-block", SERVICE)
+    wait_for_text(manager, "Trying again in 5 seconds")
+    assert manager.show("docker.service", "ActiveState") == ["inactive"]
+    assert manager.journal(SERVICE, "--priority=err") != ""
+    manager.run("systemctl", "start", "docker.service")
+    before = manager.updates_of("web")
+    # then
+    wait_for_result(manager, "success", "inactive")
+    assert manager.updates_of("web") > before
+
+
+@pytest.fixture
+def given_up(manager: Machine) -> Machine:
+    """A manager whose unit has failed eight times at minute 36; then AWS is mended."""
+    manager.write(
+        "/etc/systemd/system/tell.service",
+        "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'echo told >>/opt/told'\n",
+    )
+    drop_in(manager, SERVICE, "[Unit]\nOnFailure=tell.service\n")
+    shorten(manager, TRY_SECONDS=0)
+    before = refuse_tokens(manager)
+    manager.run("systemctl", "start", SERVICE, check=False)
+    wait_for_result(manager, "exit-code", "failed")
+    take_tokens(manager, before)
+    return manager
+
+
+def test_when_it_gives_up_somebody_is_told_once(given_up: Machine) -> None:
+    wait_until(lambda: given_up.exists("/opt/told"), "somebody is told")
+
+    assert SERVICE in given_up.run("systemctl", "--failed")
+    assert given_up.journal(SERVICE).count("Trying again") == 7
+    assert given_up.read("/opt/told") == "told\n"
+
+
+def test_after_it_gave_up_the_full_hour_comes_and_succeeds(given_up: Machine) -> None:
+    # given
+    before = given_up.updates_of("web")
+    drop_in(given_up, TIMER, EVERY_SECOND)
+    # when
+    given_up.run("systemctl", "start", TIMER)
+    # then
+    wait_until(lambda: given_up.updates_of("web") > before, "the timer's round refreshes web")
+    given_up.run("systemctl", "stop", TIMER)
+    wait_for_result(given_up, "success", "inactive")
+
+
+def test_after_it_gave_up_no_start_by_hand_is_refused(given_up: Machine) -> None:
+    before = given_up.updates_of("web")
+
+    for _ in range(10):
+        given_up.run("systemctl", "start", SERVICE)
+
+    assert given_up.updates_of("web") >= before + 10
+
+
+@pytest.mark.parametrize(
+    "status, settings, command",
+    [
+        (2, 'OPTIONS="--no-such-option"\n', ""),
+        (3, "", "[Service]\nExecStart=\nExecStart=/bin/sh -c 'exit 3'\n"),
+    ],
+)
+def test_what_a_retry_cannot_mend_fails_at_once(
+    manager: Machine, status: int, settings: str, command: str
+) -> None:
+    # given
+    manager.write(SETTINGS, settings)
+    drop_in(manager, SERVICE, command)
+    # when
+    manager.run("systemctl", "start", SERVICE, check=False)
+    # then
+    assert manager.show(SERVICE, "ActiveState", "ExecMainStatus") == ["failed", str(status)]
+    assert "Trying again" not in manager.journal(SERVICE)
+
+
+@pytest.fixture
+def hanging(manager: Machine) -> Machine:
+    """A manager whose docker answers nothing any more."""
+    manager.write("/usr/local/bin/docker", "#!/bin/sh\nsleep 1000\n", 0o755)
+    return manager
+
+
+def test_a_run_that_hangs_is_ended_with_its_children(hanging: Machine) -> None:
+    # given
+    drop_in(hanging, SERVICE, "[Service]\nTimeoutStartSec=2\n")
+    # when
+    hanging.run("systemctl", "start", SERVICE, check=False)
+    # then
+    assert hanging.show(SERVICE, "Result", "ActiveState", "TasksCurrent") == [
+        "timeout",
+        "failed",
+        "[not set]",
+    ]
+
+
+def test_to_stop_a_run_is_no_failure(hanging: Machine) -> None:
+    # given
+    hanging.run("systemctl", "start", "--no-block", SERVICE)
+    sleeping = ("sh", "-c", "cat /proc/[0-9]*/comm 2>&- | grep -x sleep")
+    wait_until(lambda: hanging.run(*sleeping, check=False), "a run waits for docker")
+    # when
+    hanging.run("systemctl", "stop", SERVICE)
+    # then
+    assert hanging.show(SERVICE, "Result", "ActiveState", "TasksCurrent") == [
+        "success",
+        "inactive",
+        "[not set]",
+    ]
+
+
+def test_a_docker_login_that_hangs_is_bounded(manager: Machine) -> None:
+    # given
+    hang = '#!/bin/sh\ncase $1 in login) sleep 1000 ;; *) exec /usr/bin/docker "$@" ;; esac\n'
+    manager.write("/usr/local/bin/docker", hang, 0o755)
+    shorten(manager, PROGRAM_SECONDS=1, KILL_SECONDS=1)
+    manager.write(SETTINGS, f'OPTIONS="--tries 2"\n{CERTIFICATE_LINE}\n')
+    shorten(manager, TRY_SECONDS=0)
+    # when
+    manager.run("systemctl", "start", SERVICE, check=False)
+    # then
+    wait_for_result(manager, "exit-code", "failed")
+    assert "hung, and was killed" in manager.journal(SERVICE, "--priority=err")
+    assert manager.show(SERVICE, "TasksCurrent") == ["[not set]"]
+
+
+def test_to_stop_between_two_tries_is_no_failure(manager: Machine) -> None:
+    # given
+    refuse_tokens(manager)
+    manager.run("systemctl", "start", "--no-block", SERVICE)
+    wait_for_text(manager, "Trying again in 60 seconds")
+    # when
+    manager.run("systemctl", "stop", SERVICE)
+    # then
+    assert manager.show(SERVICE, "Result", "ActiveState") == ["success", "inactive"]
