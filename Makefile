@@ -48,7 +48,7 @@ e2e: .venv/ready  ## the promise, on real swarms in network namespaces; needs ro
 	.venv/bin/python -m pytest -q -n 4 --dist loadgroup $(filter-out $(BOOTED),$(REAL)) $(OPTIONS)
 
 e2e-systemd: .venv/ready  ## the units, on a booted system; needs root
-	.venv/bin/python -m pytest -q $(BOOTED) $(OPTIONS)
+	.venv/bin/python -m pytest -q -n 2 $(BOOTED) $(OPTIONS)
 
 # With the Python that the script's first line names, if that has sh: so do its users.
 bench: .venv/ready  ## how fast it is, next to a plain loop, on a real swarm; needs root

@@ -1,6 +1,7 @@
 """The ways of use on a freshly made system: make install, user-data, cron, by hand, drop-ins."""
 
 import re
+from pathlib import Path
 
 import pytest
 from lab import wait_until
@@ -172,7 +173,7 @@ def test_cron_mails_what_goes_wrong_and_nothing_else(manager: Machine) -> None:
     assert manager.run("sh", "-c", command, AWS_CA_BUNDLE=CERTIFICATE) == ""
     refuse_tokens(manager)
     said = manager.run("sh", "-c", f"{command} || echo $?", AWS_CA_BUNDLE=CERTIFICATE)
-    assert "not logged in to" in said and said.splitlines()[-1] == "1"
+    assert "not logged in to" in said and said.splitlines()[0] == "1"
 
 
 @pytest.mark.parametrize(
@@ -203,27 +204,27 @@ def test_by_hand(manager: Machine, user: str, before: list) -> None:
 
 
 def test_nothing_is_loaded_from_beside_it(manager: Machine) -> None:
-    # given: modules of other people, where Python looks first
-    hostile = "open('/opt/taken-in', 'w')\n"
-    folders = (
-        "/usr/bin",
-        "/opt/path",
-        manager.run("python3", "-m", "site", "--user-site"),
-    )
+    # given: modules of other people, where Python looks first; aws, a Python, too, is kept from them
+    folders = ("/opt/tool", "/opt/path", manager.run("python3", "-m", "site", "--user-site"))
     for folder in folders:
-        manager.write(f"{folder}/json.py", hostile)
-        manager.write(f"{folder}/sh.py", hostile)
+        manager.write(f"{folder}/json.py", "open('/opt/taken-in', 'w')\n")
+        manager.write(f"{folder}/sh.py", "open('/opt/taken-in', 'w')\n")
+    spared = '#!/bin/sh\nPYTHONPATH= PYTHONNOUSERSITE=1 exec /usr/bin/aws "$@"\n'
+    manager.write("/usr/local/bin/aws", spared, 0o755)
+    manager.run("mv", SCRIPT, "/opt/tool/")
+    script = f"/opt/tool/{Path(SCRIPT).name}"
+    drop_in(manager, SERVICE, f"[Service]\nExecStart=\nExecStart={script} $OPTIONS\n")
     manager.write(SETTINGS, f"{OPTIONS}PYTHONPATH=/opt/path\n")
-    assert manager.run("python3", "/usr/bin/json.py") == "" and manager.exists("/opt/taken-in")
-    manager.run("rm", "/opt/taken-in")
     updates = manager.updates_of("web")
     # when
     manager.run("systemctl", "start", SERVICE)
-    manager.run(SCRIPT, "--dry-run", PYTHONPATH="/opt/path")
-    manager.run("python3", SCRIPT, "--dry-run", PYTHONPATH="/opt/path")
+    manager.run(script, "--dry-run", PYTHONPATH="/opt/path")
+    manager.run("python3", script, "--dry-run", PYTHONPATH="/opt/path")
     # then
     assert manager.updates_of("web") > updates
     assert not manager.exists("/opt/taken-in")
+    manager.run("python3", "-c", "import sh")  # they do lie in wait
+    assert manager.exists("/opt/taken-in")
 
 
 def test_a_virtual_environments_python(manager: Machine) -> None:
