@@ -5,7 +5,7 @@ import subprocess
 
 from lab import ecr_host, wait_until
 
-SEED, SCRIPT = "the loop", "this script"
+SEED, SCRIPT, NOTHING = "the loop", "this script", "no run"
 
 # Seconds to wait for what has to happen, and to look out for what must not. Both come, if
 # they come, within a second or two; the first is long so that a busy machine fails no test.
@@ -17,7 +17,10 @@ _labels = itertools.count(1)
 
 
 class Case:
-    """The services of one test on a lab, run `way` (SEED or SCRIPT); all removed by `end`."""
+    """The services of one test on a lab, run `way`; all removed by `end`.
+
+    `way` is SEED, SCRIPT or, as control, NOTHING.
+    """
 
     def __init__(self, lab, way):
         self.lab = lab
@@ -91,12 +94,16 @@ class Case:
         """The run on trial; only the script knows options, only the loop has to be told hosts."""
         if self.way == SEED:
             return self.manager.seed(*hosts)
+        if self.way == NOTHING:
+            return subprocess.CompletedProcess([], 0, "", "")
         return self.manager.script(*options)
 
     def argv(self, node, *options, hosts=()):
         """The command line of that run, for runs that have to be started rather than awaited."""
         if self.way == SEED:
             return node.seed_argv(hosts or [ecr_host()])
+        if self.way == NOTHING:
+            return ["true"]
         return node.script_argv(*options)
 
     def start(self, node, *options, hosts=()):

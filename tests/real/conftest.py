@@ -6,6 +6,8 @@ import machine as machines
 import pytest
 import table
 import units
+from case import NOTHING, SCRIPT, SEED
+from promise import Labs, case_on
 
 
 def pytest_collection_modifyitems(config, items):
@@ -23,13 +25,91 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.xdist_group(name))
 
 
-def pytest_terminal_summary(terminalreporter):
-    reports = list(itertools.chain.from_iterable(terminalreporter.stats.values()))
-    lines = table.lines(reports)
+def pytest_addoption(parser):
+    text = "write what the engines did into the README's table"
+    parser.addoption("--write-table", action="store_true", help=text)
+
+
+def reports_of(config):
+    stats = config.pluginmanager.get_plugin("terminalreporter").stats
+    return list(itertools.chain.from_iterable(stats.values()))
+
+
+def is_whole_suite(config, reports):
+    """Whether all cases ran: a part of them says nothing about the README's table."""
+    chosen = config.option.keyword or config.option.markexpr or config.getoption("lf", False)
+    return not chosen and table.files(reports) == table.files_of_suite()
+
+
+def pytest_sessionfinish(session, exitstatus):
+    """A README that says something else than the engines did fails the whole suite."""
+    config = session.config
+    if (
+        hasattr(config, "workerinput")
+        or exitstatus
+        or not is_whole_suite(config, reports_of(config))
+    ):
+        return
+    seen = table.lines(reports_of(config))
+    if config.option.write_table:
+        table.write(seen)
+    elif table.without_engines(seen) != table.without_engines(table.written()):
+        config.stash[OUTDATED] = True
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+OUTDATED = pytest.StashKey[bool]()
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    lines = table.lines(reports_of(config))
     if lines:
         terminalreporter.section("what the engines did")
     for line in lines:
         terminalreporter.write_line(line)
+    if config.stash.get(OUTDATED, False):
+        text = "FAILED: README.md says something else; to mend it: make e2e OPTIONS=--write-table"
+        terminalreporter.write_line(text, red=True)
+
+
+# Swarms
+
+
+@pytest.fixture(scope="session")
+def stack(request):
+    labs = Labs(*request.param)
+    yield labs
+    labs.close()
+
+
+@pytest.fixture(params=[SEED, SCRIPT], ids=["seed", "script"])
+def way(request):
+    return request.param
+
+
+@pytest.fixture
+def case(stack, way):
+    """A swarm of one manager and one worker, without services."""
+    with case_on(stack, way, managers=1, workers=1) as case:
+        yield case
+
+
+@pytest.fixture
+def three_managers(stack, way):
+    with case_on(stack, way, managers=3, workers=0) as case:
+        yield case
+
+
+@pytest.fixture
+def verdict(request, way, stack):
+    """Say what was seen, and compare it with what has to be seen that way."""
+
+    def verdict(observed, *, seed, script, control=None):
+        title = request.node.function.__doc__.split("\n")[0]
+        table.record(request, title, stack.title(), way, observed)
+        assert observed == {SEED: seed, SCRIPT: script, NOTHING: control}[way]
+
+    return verdict
 
 
 # Booted systems

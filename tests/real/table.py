@@ -1,7 +1,12 @@
-"""The table of what the seed's loop did and what the script did, case by case."""
+"""The table of what the loop, the script and no run at all did, case by case."""
 
-from case import SCRIPT, SEED
+import re
+from pathlib import Path
 
+from case import NOTHING, SCRIPT, SEED
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+BLOCK = re.compile("(?s)(<!-- suite begin -->\n)(.*?)(<!-- suite end -->)")
 PROPERTY = "what the engine did"  # a property of a test's report, so that it comes from any process
 
 
@@ -9,22 +14,38 @@ def record(request, case, engine, way, observed):
     request.node.user_properties.append((PROPERTY, [case, engine, way, observed]))
 
 
-def observations(reports):
-    """{(line of the test, case, engine): {way: what was seen}}, of tests passed or failed."""
-    observed = {}
+def recorded(reports):
+    """(report, what it recorded) of all tests, passed or failed, that recorded something."""
     for report in reports:
         for name, value in getattr(report, "user_properties", ()):
             if name == PROPERTY and report.when == "call":
-                case, engine, way, seen = value
-                observed.setdefault((report.location[1], case, engine), {})[way] = seen
+                yield report, value
+
+
+def files(reports):
+    """The files of tests that recorded something."""
+    return {Path(report.location[0]).name for report, _ in recorded(reports)}
+
+
+def files_of_suite():
+    """The files that do so when the whole suite runs."""
+    tests = Path(__file__).parent.glob("test_*.py")
+    return {path.name for path in tests if re.search(r"\bverdict\(", path.read_text())}
+
+
+def observations(reports):
+    """{(file and line of the test, case, engine): {way: what was seen}}."""
+    observed = {}
+    for report, (case, engine, way, seen) in recorded(reports):
+        observed.setdefault((report.location[:2], case, engine), {})[way] = seen
     return observed
 
 
 def rows(reports):
-    """One row a case and outcome, those with a difference first; engines that agree share the row."""
+    """One row a case and outcome, those with a difference first; engines that agree share it."""
     merged = {}
     for (_, case, engine), seen in sorted(observations(reports).items()):
-        outcome = case, seen.get(SEED, "-"), seen.get(SCRIPT, "-")
+        outcome = case, *(seen.get(way, "-") for way in (SEED, SCRIPT, NOTHING))
         merged.setdefault(outcome, []).append(engine)
     found = sorted(merged.items(), key=lambda row: row[0][1] == row[0][2])
     return [(*outcome, engines) for outcome, engines in found]
@@ -39,6 +60,21 @@ def lines(reports):
         (*outcome, "all" if engines == every and len(every) > 2 else ", ".join(engines))
         for *outcome, engines in body
     ]
-    heading = [("case", "the loop", "this script", "engine"), ("---",) * 4]
+    heading = [("case", SEED, SCRIPT, NOTHING, "engine"), ("---",) * 5]
     table = [f"| {' | '.join(row)} |" for row in heading + named]
     return [*table, "", f"All engines: {', '.join(every)}."]
+
+
+def written():
+    """The lines that the README has."""
+    return BLOCK.search(README.read_text()).group(2).strip().splitlines()
+
+
+def write(seen):
+    text = "\n".join(["", *seen, "", ""])
+    README.write_text(BLOCK.sub(lambda found: found[1] + text + found[3], README.read_text()))
+
+
+def without_engines(some):
+    """The rows alone: a point release of an engine is no news, nor is one that was not to be had."""
+    return {line.rpartition(" | ")[0] for line in some if line.startswith("| ")}

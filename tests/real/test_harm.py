@@ -1,0 +1,352 @@
+"""What must not happen: what the loop does besides."""
+
+from case import SCRIPT, SEED
+from lab import PRIVATE, ecr_host, wait_until
+from promise import another_login, more_stacks, no_answer_from_registries, stacks
+
+
+@more_stacks
+def test_finished_jobs(case, verdict):
+    """A finished job, replicated or global"""
+    # given
+    jobs = ["replicated-job", "global-job"]
+    for mode in jobs:
+        case.create(mode, "--mode", mode, image=case.lab.image("true"))
+    for mode, count in zip(jobs, (1, 2)):
+        case.completed(mode, count)
+    case.lab.rotate()
+    # when
+    result = case.refresh()
+    # then
+    assert result.returncode == 0, result
+    case.seen(lambda: all(ran_again(case, job) for job in jobs), by=[SEED])
+    again = [job for job in jobs if ran_again(case, job)]
+    verdict(
+        "both run again" if again == jobs else f"run again: {again}" if again else "left alone",
+        seed="both run again",
+        script="left alone",
+    )
+
+
+def ran_again(case, job):
+    return case.lab.service(job)["JobStatus"]["JobIteration"].get("Index", 0) > 0
+
+
+@stacks
+def test_all_services_does_what_the_seed_did(case, verdict):
+    """--all-services: a finished job"""
+    # given
+    case.create("job", "--mode", "replicated-job", image=case.lab.image("true"))
+    case.completed("job", 1)
+    # when
+    result = case.refresh("--all-services")
+    # then
+    assert result.returncode == 0, result
+    again = case.seen(lambda: ran_again(case, "job"))
+    verdict("runs again" if again else "left alone", seed="runs again", script="runs again")
+
+
+# One-shots that did their work: options, and how many tasks have then completed. A global
+# service with condition none shows Replicas 0/0: swarm counts the tasks that should run.
+ONE_SHOTS = {
+    "none": (["--restart-condition", "none"], 1),
+    "on-failure": (["--restart-condition", "on-failure"], 1),
+    "global-none": (["--mode", "global", "--restart-condition", "none"], 2),
+    "global-on-failure": (["--mode", "global", "--restart-condition", "on-failure"], 2),
+    "any-used-up": (["--restart-condition", "any", "--restart-max-attempts", "1"], 2),
+}
+
+
+@more_stacks
+def test_finished_one_shots(case, verdict):
+    """A finished one-shot: condition none, on-failure, any with its attempts used up"""
+    # given
+    for name, (options, _) in ONE_SHOTS.items():
+        case.create(name, *options, image=case.lab.image("true"))
+    for name, (_, count) in ONE_SHOTS.items():
+        case.completed(name, count)
+    before = {name: case.task_ids(name) for name in ONE_SHOTS}
+    case.lab.rotate()
+    # when
+    result = case.refresh()
+    # then
+    assert result.returncode == 0, result
+    case.seen(lambda: all(case.task_ids(name) - before[name] for name in ONE_SHOTS), by=[SEED])
+    again = [name for name in ONE_SHOTS if case.task_ids(name) - before[name]]
+    verdict(
+        "all 5 run again"
+        if len(again) == 5
+        else f"run again: {', '.join(again)}"
+        if again
+        else "left alone",
+        seed="all 5 run again",
+        script="left alone",
+    )
+
+
+@stacks
+def test_one_shot_on_a_lost_node(case, verdict):
+    """A one-shot, condition none, whose node is lost: docker service ls goes on to show 1/1"""
+    # given
+    constraint, label = case.label()
+    lost, other = case.join(), case.join()
+    case.give(lost, label)
+    case.create("once", "--restart-condition", "none", constraint)
+    case.runs("once")
+    lost.power_off()
+    wait_until(
+        lambda: case.lab.node_info(lost)["Status"]["State"] == "down", "the node is down", 90
+    )
+    case.give(other, label)
+    case.lab.rotate()
+    # when
+    result = case.refresh()
+    # then
+    assert result.returncode == 0, result
+    again = case.seen(lambda: len(case.task_ids("once")) > 1, by=[SEED])
+    lost.start()  # or its task would seem to run for a day
+    verdict("runs again" if again else "left alone", seed="runs again", script="left alone")
+
+
+def paused_rollout(case):
+    """A rollout of ten replicas that met a bad image and paused; returns the good image."""
+    good = case.lab.image()
+    case.create("web", "--replicas", "10", image=good)
+    case.runs("web", 10)
+    case.update("web", "--image", case.lab.image("false"))
+    case.rollout_is("web", "paused")
+    return good
+
+
+@more_stacks
+def test_paused_rollout(case, verdict):
+    """A rollout to a bad image has paused"""
+    # given
+    good = paused_rollout(case)
+    healthy = case.running("web", good)
+    # when: the hourly run, three times
+    lost = any(refresh_loses(case, good, healthy) for _ in range(3))
+    # then
+    verdict(
+        "goes on: healthy tasks are lost" if lost else "stays paused",
+        seed="goes on: healthy tasks are lost",
+        script="stays paused",
+    )
+    if case.way == SCRIPT:
+        assert case.rollout("web") == "paused"
+
+
+def refresh_loses(case, good, healthy):
+    case.lab.rotate()
+    result = case.refresh()
+    assert result.returncode == 0, result
+    if case.way == SEED:  # it may take the slot that has failed already before a healthy one
+        case.rollout_is("web", "paused")
+    return case.running("web", good) < healthy
+
+
+@stacks
+def test_paused_rollout_that_the_seed_has_touched(case, verdict):
+    """The same, after one run of the loop (previous spec equals spec)"""
+    # given
+    good = paused_rollout(case)
+    case.lab.rotate()
+    assert case.manager.seed().returncode == 0
+    case.rollout_is("web", "paused")
+    service = case.lab.service("web")
+    assert service["PreviousSpec"] == service["Spec"]
+    healthy = case.running("web", good)
+    assert healthy
+    # when
+    lost = any(refresh_loses(case, good, healthy) for _ in range(3))
+    # then
+    verdict(
+        "goes on: healthy tasks are lost" if lost else "stays paused",
+        seed="goes on: healthy tasks are lost",
+        script="stays paused",
+    )
+
+
+@stacks
+def test_tasks_that_are_pulling(case, verdict):
+    """Tasks that are still pulling their image when a run comes"""
+    # given
+    worker = case.lab.workers[0]
+    constraint, label = case.label()
+    case.give(worker, label)
+    login = another_login(case)
+    with no_answer_from_registries(worker):
+        case.create("web", "--replicas", "3", "--update-delay", "1s", constraint, config=login)
+        wait_until(lambda: case.lab.states("web") == ["preparing"] * 3, "three tasks are pulling")
+        pulling = case.task_ids("web")
+        # when
+        result = case.refresh()
+    # then
+    assert result.returncode == 0, result
+    replaced = case.seen(lambda: case.task_ids("web") != pulling, by=[SEED])
+    verdict(
+        "replaced, one by one, as they come up" if replaced else "come up, and stay",
+        seed="replaced, one by one, as they come up",
+        script="come up, and stay",
+    )
+    case.runs("web", 3)
+
+
+# Fails when it is told to, so that a refresh surely lands in the middle of the rollout.
+FAILS_WHEN_TOLD = ("sh", "-c", "until [ -e /fail ]; do sleep 0.1; done; exit 1")
+
+
+@more_stacks
+def test_automatic_rollback(case, verdict):
+    """A run in the middle of a rollout to a bad image with automatic rollback"""
+    # given
+    worker = case.lab.workers[0]
+    good, bad = case.lab.image(), case.lab.image(*FAILS_WHEN_TOLD)
+    case.create(
+        "web",
+        "--replicas",
+        "2",
+        f"--constraint=node.hostname=={worker.name}",
+        "--update-failure-action",
+        "rollback",
+        "--update-monitor",
+        "120s",
+        "--rollback-monitor",
+        "1s",
+        image=good,
+    )
+    case.runs("web", 2)
+    case.update("web", "--image", bad)
+    case.runs("web", 2, bad)
+    case.lab.rotate()
+    # when
+    result = case.refresh()
+    fail(case, worker, "web")
+    # then
+    assert result.returncode == 0, result
+    back = case.seen(lambda: len(case.running("web", good)) == 2, by=[SCRIPT])
+    verdict(
+        "rolls back" if back else "stays on the bad image",
+        seed="stays on the bad image",
+        script="rolls back",
+    )
+    assert case.image("web") == (good if back else bad)
+
+
+def fail(case, node, name):
+    for task in case.lab.tasks(name):
+        if task["Status"]["State"] == "running":
+            container = task["Status"]["ContainerStatus"]["ContainerID"]
+            node.docker("exec", container, "sh", "-c", ": > /fail", check=False)
+
+
+@stacks
+def test_rollback_by_hand(case, verdict):
+    """`docker service rollback` after a run (the script with --keep-rollback 1)"""
+    # given
+    first, second = case.lab.image(), case.lab.image()
+    case.create("web", "--update-monitor", "100ms", image=first)
+    case.runs("web")
+    case.update("web", "--image", second)
+    case.rollout_is("web", "completed")
+    case.lab.rotate()
+    # when
+    result = case.refresh("--keep-rollback", "1")
+    case.manager.docker("service", "rollback", "-d", "-q", "web", check=False)
+    # then
+    assert result.returncode == 0, result
+    verdict(
+        "rolls back" if case.image("web") == first else "does nothing",
+        seed="does nothing",
+        script="rolls back",
+    )
+
+
+def service_of_another_registry(case):
+    """A service that is deployed from elsewhere, from a registry unknown to this manager."""
+    constraint, label = case.label()
+    config = case.lab.folder / "build-machine"
+    case.lab.login(case.manager, PRIVATE, config=config)
+    case.create(
+        "private", "--mode", "global", constraint, config=config, image=case.lab.image(host=PRIVATE)
+    )
+    return label
+
+
+@more_stacks
+def test_credentials_of_another_registry(case, verdict):
+    """A service of another registry, which this manager is not logged in to"""
+    # given
+    label = service_of_another_registry(case)
+    case.create("web")
+    case.lab.rotate()
+    # when
+    result = case.refresh()
+    case.give(case.lab.workers[0], label)
+    # then
+    assert result.returncode == 0, result
+    wait_until(lambda: case.running("private") or case.is_rejected("private"), "it was tried")
+    verdict(
+        "runs" if case.running("private") else "rejected: its login is wiped",
+        seed="rejected: its login is wiped",
+        script="runs",
+    )
+    assert case.updates("web") == 1
+
+
+@stacks
+def test_refresh_only_without_a_login(case, verdict):
+    """A refresh alone (the script with --refresh-only), and config.json holds no login"""
+    # given
+    constraint, label = case.label()
+    case.create("web", constraint)
+    case.manager.docker("logout", ecr_host())
+    # when
+    result = (
+        case.manager.simple_seed() if case.way == SEED else case.manager.script("--refresh-only")
+    )
+    case.give(case.lab.workers[0], label)
+    # then
+    wait_until(lambda: case.running("web") or case.is_rejected("web"), "it was tried")
+    state = "runs" if case.running("web") else "rejected: its login is wiped"
+    verdict(
+        f"{state}; exit {result.returncode}",
+        seed="rejected: its login is wiped; exit 0",
+        script="runs; exit 1",
+    )
+
+
+UNSORTED = ("--mount", "type=tmpfs,target=/b", "--mount", "type=tmpfs,target=/a")
+
+
+@stacks
+def test_unsorted_mounts(case, verdict):
+    """Mounts in an order that the docker client changes"""
+    # given
+    case.create("web", *UNSORTED)
+    before = case.runs("web")
+    # when
+    result = case.refresh()
+    # then
+    assert result.returncode == 0, result
+    restarted = case.seen(lambda: case.running("web") - before)
+    said = "restart" in result.stderr
+    verdict(
+        f"{'restarts once' if restarted else 'goes on'}{', and says so' if said else ''}",
+        seed="restarts once",
+        script="restarts once, and says so",
+    )
+
+
+@stacks
+def test_unsorted_mounts_no_restart(case, verdict):
+    """The same (the script with --no-restart)"""
+    # given
+    case.create("web", *UNSORTED)
+    before = case.runs("web")
+    # when
+    result = case.refresh("--no-restart")
+    # then
+    assert result.returncode == 0, result
+    restarted = case.seen(lambda: case.running("web") - before, by=[SEED])
+    verdict("restarts once" if restarted else "goes on", seed="restarts once", script="goes on")

@@ -1,0 +1,431 @@
+"""In incidents: nodes go, come and drain, and a run comes in between.
+
+With no run at all as control: no task is started twice, none that serves is stopped, and all run
+within a second or two of the control.
+"""
+
+import contextlib
+import time
+
+import engines
+import pytest
+import table
+from case import NOTHING, SCRIPT, SEED, Case
+from engines import Unavailable
+from lab import Lab, ecr_host, wait_until
+from promise import another_login, no_answer_from_registries, stacks
+
+WAITS_FOR_FAIL = ("sh", "-c", "until [ -e /fail ]; do sleep 0.1; done")
+
+
+@pytest.fixture(params=[SEED, SCRIPT, NOTHING], ids=["seed", "script", "nothing"])
+def way(request):
+    return request.param
+
+
+def once_or_twice(case, name, count):
+    """Whether tasks were started that the control has not; `count` is how many it has."""
+    twice = case.seen(lambda: len(case.task_ids(name)) > count, by=[SEED])
+    return "started twice" if twice else "start once"
+
+
+ONCE = {"seed": "started twice", "script": "start once", "control": "start once"}
+
+
+def yield_to_successor(case, node, before):
+    """Drain a node, and wait until the task's successor pulls its image on another."""
+    case.manager.docker("node", "update", "--availability", "drain", node.name)
+    wait_until(
+        lambda: (
+            [task["Status"]["State"] for task in case.lab.tasks("web") if task["ID"] not in before]
+            == ["preparing"]
+        ),
+        "the successor pulls",
+    )
+
+
+@stacks
+def test_pending_replicas(case, verdict):
+    """Replicas wait for a node when a run comes, and then one joins"""
+    # given
+    constraint, label = case.label()
+    case.create("web", "--replicas", "4", constraint, config=another_login(case))
+    wait_until(lambda: case.lab.states("web") == ["pending"] * 4, "four tasks wait")
+    waiting = case.task_ids("web")
+    # when
+    result = case.refresh()
+    # then
+    assert result.returncode == 0, result
+    case.give(case.lab.workers[0], label)
+    case.runs("web", 4)
+    replaced = case.seen(lambda: case.task_ids("web") != waiting, by=[SEED])
+    verdict(
+        "replaced, one by one" if replaced else "come up, and stay",
+        seed="replaced, one by one",
+        script="come up, and stay",
+        control="come up, and stay",
+    )
+
+
+@stacks
+def test_drained_node(case, verdict):
+    """A service of one replica moves from a drained node, and is pulling"""
+    # given
+    old, new = case.join(), case.join()
+    constraint, label = case.label()
+    case.give(old, label)
+    case.create("web", constraint, config=another_login(case))
+    before = case.runs("web")
+    with no_answer_from_registries(new):
+        case.give(new, label)
+        yield_to_successor(case, old, before)
+        # when
+        result = case.refresh()
+    # then
+    assert result.returncode == 0, result
+    verdict(once_or_twice(case, "web", 2), **ONCE)
+
+
+@stacks
+def test_lost_node(case, verdict):
+    """A node is lost, whose tasks docker service ls goes on to count; the others are pulling"""
+    # given
+    old, new = case.join(), case.join()
+    constraint, label = case.label()
+    case.give(old, label)
+    case.create("web", "--replicas", "2", constraint, config=another_login(case))
+    case.runs("web", 2)
+    with no_answer_from_registries(new):
+        case.give(new, label)
+        old.power_off()
+        wait_until(
+            lambda: case.lab.states("web").count("preparing") == 2, "both move to the other", 90
+        )
+        assert "2/2" in case.manager.docker("service", "ls")
+        # when
+        result = case.refresh()
+    # then
+    assert result.returncode == 0, result
+    seen = once_or_twice(case, "web", 4)
+    old.start()  # or its tasks would seem to run for a day
+    verdict(seen, **ONCE)
+
+
+@contextlib.contextmanager
+def slow_aws(case):
+    """aws waits; yields a function that waits until it does."""
+    folder = case.lab.folder
+    started, go_on, program = (
+        folder / "aws-started",
+        folder / "aws-goes-on",
+        case.lab.programs / "aws",
+    )
+    real = program.readlink()
+    program.unlink()
+    program.write_text(
+        f'#!/bin/sh\n: >{started}\nuntil [ -e {go_on} ]; do sleep 0.1; done\nexec {real} "$@"\n'
+    )
+    program.chmod(0o755)
+    try:
+        yield lambda: wait_until(started.exists, "aws is asked")
+    finally:
+        go_on.touch()
+        program.unlink()
+        program.symlink_to(real)
+
+
+@stacks
+def test_scale_up_while_aws_is_slow(case, verdict):
+    """A service is scaled up while aws is slow, and the new tasks are pulling"""
+    # given
+    constraint, label = case.label()
+    case.give(case.manager, label)
+    worker = case.lab.workers[0]
+    case.create("web", "--replicas-max-per-node", "1", constraint, config=another_login(case))
+    case.runs("web")
+    with no_answer_from_registries(worker):
+        case.give(worker, label)
+        # when
+        with slow_aws(case) as is_asked:
+            run = case.start(case.manager)
+            if case.way != NOTHING:
+                is_asked()
+            # As an autoscaler does, through the API: nobody's client, nobody's login.
+            scale(case, "web", 2)
+            wait_until(lambda: "preparing" in case.lab.states("web"), "the new task pulls")
+        run.communicate(timeout=120)
+    # then
+    assert run.returncode == 0
+    verdict(once_or_twice(case, "web", 2), **ONCE)
+
+
+def scale(case, name, replicas):
+    service = case.lab.service(name)
+    service["Spec"]["Mode"]["Replicated"]["Replicas"] = replicas
+    version = service["Version"]["Index"]
+    path = f"/services/{service['ID']}/update?version={version}&registryAuthFrom=spec"
+    case.manager.api(path, "POST", service["Spec"])
+
+
+@stacks
+def test_old_rejection(case, verdict):
+    """A task is pulling, in a slot where long before one was rejected"""
+    # given: rejected for a dead token, then healed
+    old, new = case.join(), case.join()
+    constraint, label = case.label()
+    case.give(old, label)
+    login = another_login(case)
+    with no_answer_from_registries(old):
+        case.create("web", constraint, "--restart-delay", "10s", config=login)
+        case.lab.rotate()
+    case.rejected("web")
+    case.lab.login(case.manager)
+    case.manager.docker(
+        "service", "update", "-d", "--with-registry-auth", "web", config=another_login(case)
+    )
+    before = case.runs("web") and case.task_ids("web")
+    with no_answer_from_registries(new):
+        case.give(new, label)
+        yield_to_successor(case, old, before)
+        count = len(case.task_ids("web"))
+        # when
+        result = case.refresh()
+    # then
+    assert result.returncode == 0, result
+    verdict(once_or_twice(case, "web", count), **ONCE)
+
+
+@stacks
+def test_one_of_three_has_finished(case, verdict):
+    """One of three tasks that may finish has finished, when a run comes; then a node is drained"""
+    # given
+    constraint, label = case.label()
+    for node in (case.manager, case.lab.workers[0]):
+        case.give(node, label)
+    case.create(
+        "web",
+        "--replicas",
+        "3",
+        "--restart-condition",
+        "on-failure",
+        constraint,
+        image=case.lab.image(*WAITS_FOR_FAIL),
+        config=another_login(case),
+    )
+    case.runs("web", 3)
+    finish_one(case, "web")
+    # when
+    result = case.refresh()
+    # then
+    assert result.returncode == 0, result
+    again = case.seen(lambda: len(case.task_ids("web")) > 3, by=[SEED])
+    verdict(
+        "the finished one runs again" if again else "the others go on",
+        seed="the finished one runs again",
+        script="the others go on",
+        control="the others go on",
+    )
+    if case.way == SCRIPT:
+        assert "web held back: some tasks have finished" in result.stderr
+    if case.way != SEED:
+        case.manager.docker("node", "update", "--availability", "drain", case.lab.workers[0].name)
+        wait_until(lambda: len(case.running("web")) == 2, "the others run on one node", 60)
+        case.manager.docker("node", "update", "--availability", "active", case.lab.workers[0].name)
+
+
+def finish_one(case, name):
+    """Let one of a service's tasks end with exit status 0."""
+    nodes = {case.lab.node_info(node)["ID"]: node for node in case.lab.nodes}
+    task = next(task for task in case.lab.tasks(name) if task["ID"] in case.running(name))
+    container = task["Status"]["ContainerStatus"]["ContainerID"]
+    nodes[task["NodeID"]].docker("exec", container, "sh", "-c", ": > /fail", check=False)
+    wait_until(lambda: "complete" in case.lab.states(name), "one has finished")
+
+
+@stacks
+def test_drained_global_one_shot(case, verdict):
+    """A global one-shot is at work on a node that is drained, and comes back"""
+    # given
+    constraint, label = case.label()
+    worker = case.lab.workers[0]
+    case.give(worker, label)
+    case.create(
+        "once",
+        "--mode",
+        "global",
+        "--restart-condition",
+        "none",
+        constraint,
+        config=another_login(case),
+    )
+    case.runs("once")
+    case.manager.docker("node", "update", "--availability", "drain", worker.name)
+    wait_until(lambda: not case.running("once"), "it is shut down")
+    case.manager.docker("node", "update", "--availability", "active", worker.name)
+    # when
+    result = case.refresh()
+    # then
+    assert result.returncode == 0, result
+    again = case.seen(lambda: len(case.task_ids("once")) > 1, by=[SEED])
+    verdict(
+        "runs again" if again else "left alone",
+        seed="runs again",
+        script="left alone",
+        control="left alone",
+    )
+
+
+@contextlib.contextmanager
+def clock_set_back(case):
+    """For docker's client all that waits or stands still does so for 7 hours."""
+    program = case.lab.programs / "docker"
+    real = program.readlink()
+    then = time.strftime("%Y-%m-%dT%H:%M:%S.0Z", time.gmtime(time.time() - 7 * 3600))
+    program.unlink()
+    program.write_text(
+        "#!/bin/bash\n"
+        f'case "$1 $2" in "service ps" | "service inspect") ;; *) exec {real} "$@" ;; esac\n'
+        "set -o pipefail\n"
+        f'{real} "$@" | sed -E \'s/"StartedAt":"[^"]*"/"StartedAt":"{then}"/;'
+        's/"CurrentState":"([A-Za-z]+) [^"]*"/"CurrentState":"\\1 7 hours ago"/\'\n'
+    )
+    program.chmod(0o755)
+    try:
+        yield
+    finally:
+        program.unlink()
+        program.symlink_to(real)
+
+
+@stacks
+def test_rollout_that_waits_for_a_node(case, verdict):
+    """A rollout has waited for a node for 7 hours, its token has died, a run comes, a node joins"""
+    # given
+    constraint, label = case.label()
+    case.give(case.manager, label)
+    options = ("--replicas-max-per-node", "1", "--update-parallelism", "0")
+    case.create("web", "--replicas", "2", *options, constraint)
+    case.runs("web")
+    image = case.lab.image()
+    case.update("web", "--image", image, "--with-registry-auth")
+    case.runs("web", 1, image)
+    case.rollout_is("web", "updating")
+    case.lab.rotate()
+    # when
+    with clock_set_back(case):
+        result = case.refresh()
+    # then
+    assert result.returncode == 0, result
+    case.give(case.join(), label)
+    both = case.seen(lambda: len(case.running("web", image)) == 2)
+    verdict(
+        "it runs there" if both else "it is rejected there",
+        seed="it runs there",
+        script="it runs there",
+        control="it is rejected there",
+    )
+
+
+@stacks
+def test_untagged_image(case, verdict):
+    """A service whose image has neither tag nor digest, as UIs make it"""
+    # given: what :latest is now, and what it is later
+    _, label = case.label()
+    case.give(case.manager, label)
+    image = f"{ecr_host()}/app"
+    case.lab.registries.push(["sleep", "1000001"], "latest")
+    case.manager.docker("pull", f"{image}:latest")
+    template = {
+        "ContainerSpec": {"Image": image},
+        "Placement": {"Constraints": [f"node.labels.{label}==yes"]},
+    }
+    case.manager.api("/services/create", "POST", {"Name": "web", "TaskTemplate": template})
+    before = case.runs("web")
+    case.lab.registries.push(["sleep", "1000002"], "latest")
+    # when
+    result = case.refresh()
+    # then
+    assert result.returncode == 0, result
+    deployed = case.seen(lambda: case.running("web") != before, by=[SEED])
+    verdict(
+        "deploys what :latest is now" if deployed else "goes on",
+        seed="deploys what :latest is now",
+        script="goes on",
+        control="goes on",
+    )
+
+
+@stacks
+def test_crash_loops(case, verdict):
+    """Task history limit 1, eight crash loops in paused rollouts, and a service that is well"""
+    # given
+    case.manager.docker("swarm", "update", "--task-history-limit", "1")
+    try:
+        for number in range(8):
+            options = ("--replicas", "2", "--restart-delay", "100ms")
+            case.create(f"crash{number}", *options, image=case.lab.image("false"))
+        case.create("web", config=another_login(case))
+        before = case.runs("web")
+        for number in range(8):
+            case.update(f"crash{number}", "--env-add", "NEW=1")
+        # when
+        updates = case.updates("web")
+        result = case.refresh()
+        refreshed = case.updates("web") > updates
+    finally:
+        case.manager.docker("swarm", "update", "--task-history-limit", "5")
+    # then
+    assert result.returncode in (0, 3), result
+    assert case.running("web") == before
+    verdict(
+        "it is refreshed" if refreshed else "it is not refreshed",
+        seed="it is refreshed",
+        script="it is refreshed",
+        control="it is not refreshed",
+    )
+
+
+HEALTH_CHECK = ("--health-cmd", "true", "--health-interval", "1s")
+
+
+@pytest.mark.parametrize("options", [(), HEALTH_CHECK], ids=["plain", "health check"])
+def test_upgraded_engine(request, way, options):
+    """An engine is upgraded between two runs"""
+    what = "a service with a health check" if options else "a service without a health check"
+    try:
+        newer = engines.engine("26.1")
+        lab = Lab(engine="20.10", managers=1, workers=0)
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    with lab:
+        # given
+        case = Case(lab, way).begin()
+        case.create("web", *options)
+        old = case.runs("web")
+        upgrade(lab, newer)
+        wait_until(lambda: case.running("web") not in (old, set()), "its task is started anew", 60)
+        before = case.running("web")
+        lab.rotate()
+        # when
+        result = case.refresh()
+        # then
+        assert result.returncode == 0, result
+        restarts = case.seen(
+            lambda: case.running("web") != before, by=[SEED, SCRIPT] if options else []
+        )
+        seen = "restarts once" if restarts else "goes on"
+        if "web restarts: " in result.stderr and "1 restarted" in result.stderr:
+            seen += ", and says so"
+    expected = {SEED: "restarts once", SCRIPT: "restarts once, and says so", NOTHING: "goes on"}
+    title = f"An engine is upgraded between two runs: {what}"
+    table.record(request, title, "20.10.24 to 26.1.5", way, seen)
+    assert seen == (expected[way] if options else "goes on")
+
+
+def upgrade(lab, engine):
+    """Another engine and its client on the same data."""
+    lab.engine_folder = engine
+    client = lab.programs / "docker"
+    client.unlink()
+    client.symlink_to(engine / "usr/bin/docker")
+    lab.manager.restart_docker()

@@ -1,0 +1,259 @@
+"""At the same moment: others who deploy, other runs, other managers."""
+
+import contextlib
+import json
+import random
+import threading
+import time
+
+import pytest
+from case import SCRIPT, SEED
+from lab import OTHER_ACCOUNT, OTHER_REGION, ecr_host, wait_until
+from promise import case_on, deploy_stack, stacks
+
+
+@contextlib.contextmanager
+def others_update(case, names, seconds=2):
+    """Others update those services without a pause, until `seconds` after the run's login."""
+    config = case.manager.home / ".docker/config.json"
+    login = config.stat().st_mtime_ns
+    done = threading.Event()
+
+    def work():
+        ends = None
+        while not done.is_set() and (ends is None or time.monotonic() < ends):
+            for name in names:
+                update_label(case, name)
+            if ends is None and config.stat().st_mtime_ns != login:
+                ends = time.monotonic() + seconds
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        yield
+    finally:
+        done.set()
+        worker.join()
+
+
+def goes_well_each_time(case, attempt):
+    """Whether the script does twice. The loop is lucky now and then, so it gets more tries to fail."""
+    well = all(attempt() for _ in range(16 if case.way == SEED else 2))
+    if well and case.way == SEED:
+        pytest.skip("the loop was lucky 16 times: on this machine its control shows nothing")
+    return well
+
+
+def update_label(case, name):
+    service = case.lab.service(name)
+    spec = {**service["Spec"], "Labels": {"updated": str(time.monotonic_ns())}}
+    with contextlib.suppress(RuntimeError):  # its turn to be out of sequence
+        case.manager.api(
+            f"/services/{name}/update?version={service['Version']['Index']}", "POST", spec
+        )
+
+
+@stacks
+def test_updates_at_the_same_moment(case, verdict):
+    """Something else updates the same services at the same moment"""
+    # given
+    names = [f"web{number}" for number in range(3)]
+    for name in names:
+        case.create(name)
+        case.runs(name)
+    # when
+    well = goes_well_each_time(case, lambda: updates_go_well(case, names))
+    # then
+    verdict(
+        "all are refreshed" if well else "stops at `update out of sequence`",
+        seed="stops at `update out of sequence`",
+        script="all are refreshed",
+    )
+
+
+def updates_go_well(case, names):
+    with others_update(case, names):
+        result = case.refresh()
+    if result.returncode:
+        assert "out of sequence" in result.stderr, result
+    else:
+        assert set(names) <= set(result.stdout.split()), result
+    return not result.returncode
+
+
+@stacks
+def test_deploys_at_the_same_moment(case, verdict):
+    """A stack and a service are deployed while a run goes on"""
+    # given
+    _, label = case.label()
+    case.give(case.manager, label)
+    config = case.lab.folder / "build-machine"
+    deploy_stack(case, label, case.lab.image(), config)
+    case.create("web", "--update-monitor", "100ms")
+    case.runs("web"), case.runs("shop_web")
+    new = case.lab.image()
+    # when
+    run = case.start(case.manager)
+    tries = [
+        retry(lambda: case.update("web", "--image", new)),
+        retry(lambda: deploy_stack(case, label, new, config)),
+    ]
+    output = run.communicate(timeout=120)
+    # then: a deploy may have to be tried again, and it stands
+    assert max(tries) <= 3 and (case.way == SEED or run.returncode == 0), output
+    case.runs("web", image=new), case.runs("shop_web", image=new)
+    verdict(
+        "the deployed images run", seed="the deployed images run", script="the deployed images run"
+    )
+
+
+def retry(action, tries=5):
+    """Do it again until it works; returns how many tries it took."""
+    for number in range(1, tries + 1):
+        try:
+            action()
+            return number
+        except RuntimeError as error:
+            assert "out of sequence" in str(error), error
+    raise AssertionError("it never worked")
+
+
+@stacks
+def test_two_runs_at_the_same_moment(case, verdict):
+    """Two runs at the same moment, on one manager"""
+    # given
+    hosts = [ecr_host(), ecr_host(OTHER_ACCOUNT), ecr_host(region=OTHER_REGION)]
+    case.lab.login(case.manager, *hosts)
+    names = [f"web{number}" for number in range(6)]
+    for number, name in enumerate(names):
+        case.create(name, image=case.lab.image(host=hosts[number % 3]))
+        case.runs(name)
+    # when
+    well = goes_well_each_time(case, lambda: two_runs_go_well(case, hosts, names))
+    # then
+    verdict(
+        "both do their work" if well else "one fails, or a login is lost",
+        seed="one fails, or a login is lost",
+        script="both do their work",
+    )
+
+
+def two_runs_go_well(case, hosts, names):
+    case.lab.rotate()
+    (case.manager.home / ".docker/config.json").unlink()
+    runs = [case.start(case.manager, hosts=order) for order in (hosts, hosts[::-1])]
+    outputs = [run.communicate(timeout=120)[0].split() for run in runs]
+    logins = json.loads((case.manager.home / ".docker/config.json").read_text())["auths"]
+    return (
+        not any(run.returncode for run in runs)
+        and set(logins) == set(hosts)
+        and all(set(names) <= set(output) for output in outputs)
+    )
+
+
+@stacks
+def test_three_managers(three_managers, verdict):
+    """Three managers whose timers go off together (the script with --leader-only)"""
+    # given
+    case = three_managers
+    names = [f"web{number}" for number in range(4)]
+    for name in names:
+        case.create(name)
+    case.lab.rotate()
+    # when
+    runs = [case.start(manager, "--leader-only") for manager in case.lab.managers]
+    outputs = [run.communicate(timeout=120) for run in runs]
+    # then
+    counts = [case.updates(name) for name in names]
+    if case.way == SCRIPT:
+        assert [run.returncode for run in runs] == [0, 0, 0], outputs
+        assert counts == [1] * 4, outputs
+        assert_logged_in(case)
+    verdict(
+        "each service is updated once" if set(counts) == {1} else "updates again and again",
+        seed="updates again and again",
+        script="each service is updated once",
+    )
+
+
+def assert_logged_in(case):
+    """Every manager is, so that whichever leads next can go on."""
+    for manager in case.lab.managers:
+        auths = json.loads((manager.home / ".docker/config.json").read_text())["auths"]
+        assert ecr_host() in auths, manager.name
+
+
+@stacks
+def test_leader_dies_in_the_middle_of_a_run(three_managers, verdict):
+    """The leader dies in the middle of a run; the next run of the new leader (--leader-only)"""
+    # given
+    case = three_managers
+    names = [f"web{number:02}" for number in range(12)]
+    for name in names:
+        case.create(name, "--replicas", "0")
+    leader = leader_dies_in_a_run(case, names)
+    new = case.lab.leader()
+    case.manager = new
+    # when
+    results = [
+        manager.run(case.argv(manager, "--leader-only"), env=manager.environment)
+        for manager in case.lab.managers
+        if manager.running
+    ]
+    refreshed = updated(new, case, names)
+    leader.start()
+    # then
+    assert [result.returncode for result in results] == [0, 0], results
+    verdict(
+        "all are refreshed" if refreshed == set(names) else f"only {sorted(refreshed)}",
+        seed="all are refreshed",
+        script="all are refreshed",
+    )
+
+
+def leader_dies_in_a_run(case, names):
+    """Its plug is pulled when it has refreshed some of the services; returns that manager."""
+    leader = case.lab.leader()
+    run = case.start(leader, "--leader-only")
+    wait_until(lambda: updated(leader, case, names), "the run has begun to refresh")
+    done = updated(leader, case, names)
+    leader.power_off()
+    run.communicate()
+    assert len(done) < len(names), "the run was too fast for this test"
+    return leader
+
+
+def updated(manager, case, names):
+    """Those of the services that this manager's engine was asked to update in this test."""
+    calls = set(manager.update_calls())
+    identities = {
+        service["ID"]: service["Spec"]["Name"] for service in case.manager.api("/services")
+    }
+    return {identities[call] for call in calls & set(identities)} & set(names)
+
+
+@stacks
+def test_killed_at_random_moments(stack):
+    """SIGKILL at 50 moments of a run: no service has changed, and the next run does what is left"""
+    with case_on(stack, SCRIPT, 1, 1) as case:
+        # given
+        names = [f"web{number}" for number in range(6)]
+        for name in names:
+            case.create(name)
+        case.create("job", "--mode", "replicated-job", image=case.lab.image("true"))
+        case.completed("job", 1)
+        before = {name: (case.lab.service(name)["Spec"], case.runs(name)) for name in names}
+        case.lab.rotate()
+        # when
+        for _ in range(50):
+            run = case.start(case.manager)
+            time.sleep(random.uniform(0, 1.5))  # the moment is what is on trial
+            case.manager.run(["pkill", "-KILL", "-f", "ecr_swarm_login.py"])
+            run.communicate()
+        result = case.refresh()
+        # then
+        assert (result.returncode, sorted(result.stdout.split())) == (0, names), result
+        assert before == {
+            name: (case.lab.service(name)["Spec"], case.running(name)) for name in names
+        }
+        assert case.lab.states("job") == ["complete"]

@@ -1,0 +1,108 @@
+"""What the token touches besides docker's own config.json: nothing."""
+
+import base64
+import contextlib
+import threading
+from pathlib import Path
+
+from case import SCRIPT
+from lab import REGION, ecr_host, wait_until
+from promise import (
+    stacks,
+)
+
+
+class Watch(threading.Thread):
+    """Reads the arguments and the environment of every process on the machine, over and over."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+        self._done = threading.Event()
+
+    def run(self):
+        while not self._done.is_set():
+            for process in Path("/proc").glob("[0-9]*"):
+                with contextlib.suppress(OSError):  # it has ended meanwhile
+                    self.seen.add((process / "cmdline").read_bytes())
+                    self.seen.add((process / "environ").read_bytes())
+
+    def has_seen(self, *parts):
+        return all(any(part in text for text in self.seen.copy()) for part in parts)
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self._done.set()
+        self.join()
+
+
+# What the article's own `get-login` comes to: the password is an argument of docker login.
+SEED_AS_IT_WAS = r"""
+LOGIN_ARGS="--username AWS --password $(aws ecr get-login-password --region "$0")"
+docker login ${LOGIN_ARGS[@]} "$1"
+"""
+
+
+@stacks
+def test_what_the_token_touches(case, verdict):
+    """The token, besides docker's own config.json (the loop with `aws ecr get-login`)"""
+    # given
+    case.create("web")
+    case.lab.rotate()
+    secrets = token_forms(case.lab.registries.tokens[REGION])
+    # when
+    results = []
+    with Watch() as watch:
+        wait_until(
+            lambda: results.append(run_watched(case)) or watch.has_seen(*watched(case, secrets)),
+            "both aws and docker were caught at it",
+            120,
+        )
+    # then
+    assert all(result.returncode == 0 for result in results), results
+    assert files_with(case, secrets) == [case.manager.home / ".docker/config.json"]
+    assert not any(holds((result.stdout + result.stderr).encode(), secrets) for result in results)
+    touched = any(holds(text, secrets) for text in watch.seen)
+    verdict(
+        "is in a process's arguments" if touched else "is nowhere else",
+        seed="is in a process's arguments",
+        script="is nowhere else",
+    )
+
+
+def watched(case, secrets):
+    """What is to be caught: a look at all processes may take as long as a docker login takes."""
+    login = b"login\0--username"
+    return b"get-login-password", login if case.way == SCRIPT else secrets[0]
+
+
+def run_watched(case):
+    if case.way == SCRIPT:
+        return case.refresh()
+    return case.manager.run(
+        ["bash", "-c", SEED_AS_IT_WAS, REGION, ecr_host()], env=case.manager.environment
+    )
+
+
+def token_forms(token):
+    """The token as it is, and as config.json and the answer of AWS hold it."""
+    return [token.encode(), base64.b64encode(f"AWS:{token}".encode())]
+
+
+def holds(content, secrets):
+    return any(secret in content for secret in secrets)
+
+
+def files_with(case, secrets):
+    """Files of the lab that hold the token: not those of AWS itself, nor the engines' stores."""
+    lab = case.lab
+    others = [lab.registries.aws_folder, *(node.folder / "data" for node in lab.nodes)]
+    paths = [
+        path
+        for path in lab.folder.rglob("*")
+        if path.is_file() and not any(other in path.parents for other in others)
+    ]
+    return [path for path in paths if holds(path.read_bytes(), secrets)]
