@@ -50,7 +50,7 @@ def pytest_sessionfinish(session, exitstatus):
         or not is_whole_suite(config, reports_of(config))
     ):
         return
-    seen = table.lines(reports_of(config))
+    seen = table.lines(reports_of(config), is_for_readme=True)
     if config.option.write_table:
         table.write(seen)
     elif table.without_engines(seen) != table.without_engines(table.written()):

@@ -8,7 +8,7 @@ import pytest
 from case import SCRIPT, Case
 from engines import Unavailable
 from lab import Lab, ecr_host, wait_until
-from test_swarm import STACKS
+from promise import STACKS
 
 # Where it cannot write: a shell that the script is started by, in mounts of its own.
 NO_PROC = 'umount -l /proc; exec "$@"'

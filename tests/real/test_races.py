@@ -234,7 +234,7 @@ def updated(manager, case, names):
 
 @stacks
 def test_killed_at_random_moments(stack):
-    """SIGKILL at 50 moments of a run: no service has changed, and the next run does what is left"""
+    """SIGKILL at 30 moments of a run: no service has changed, and the next run does what is left"""
     with case_on(stack, SCRIPT, 1, 1) as case:
         # given
         names = [f"web{number}" for number in range(6)]
@@ -245,7 +245,7 @@ def test_killed_at_random_moments(stack):
         before = {name: (case.lab.service(name)["Spec"], case.runs(name)) for name in names}
         case.lab.rotate()
         # when
-        for _ in range(50):
+        for _ in range(30):
             run = case.start(case.manager)
             time.sleep(random.uniform(0, 1.5))  # the moment is what is on trial
             case.manager.run(["pkill", "-KILL", "-f", "ecr_swarm_login.py"])
