@@ -17,7 +17,6 @@ if __name__ == "__main__" and not sys.flags.isolated:
     os.execv(sys.executable, [sys.executable, "-I", *sys.argv])
 
 import argparse
-import calendar
 import contextlib
 import errno
 import fcntl
@@ -33,8 +32,11 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Optional
 
+# Isolated, the Pythons of Fedora and Amazon Linux leave out where root's pip installs.
+sys.path.append("/usr/local/lib/python{}.{}/site-packages".format(*sys.version_info))
 with contextlib.suppress(ImportError):  # --help and --version do without
     import sh
 
@@ -931,11 +933,11 @@ def is_in_order(container: dict[str, Any]) -> bool:
 def hours_since(moment: Any) -> float:
     """Hours since 2024-05-01T12:00:00.123456789Z; without end if it cannot be read."""
     try:
-        then = time.strptime(str(moment)[:19], "%Y-%m-%dT%H:%M:%S")
+        then = datetime.fromisoformat(f"{str(moment)[:19]}+00:00")
     except ValueError:
         return float("inf")
     # A clock may have jumped.
-    return abs(time.time() - calendar.timegm(then)) / 3600
+    return abs(time.time() - then.timestamp()) / 3600
 
 
 def list_tasks(run: Run, ids: list[str], *filters: str) -> "Ended":

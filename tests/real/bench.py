@@ -141,6 +141,8 @@ class Bench:
 
 def measure(bench: Bench, rounds: int) -> Iterator[Row]:
     image, node = bench.lab.image(), bench.node
+    bench.lab.login(node)
+    node.docker("pull", image)  # services made through the API have no login
     deploy(node, 5, image, tasks=1)
     yield from bench.few(rounds)
     deploy(node, 200, image, tasks=1)
