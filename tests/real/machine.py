@@ -40,8 +40,24 @@ PACKAGES = (
     "apache2-utils",
     "python3-pip",
     "python3-venv",
+    "binutils",
+    "libpython3.11",
 )
-PIP_PACKAGES = {"aws-v1": "awscli<2", "sh": "sh<2.4"}  # folder in /opt, what is in it
+# Folder in /opt, what is in it. PyInstaller needs the last two of the packages above.
+PIP_PACKAGES = {"aws-v1": "awscli<2", "pyinstaller": "pyinstaller>=6,<7", "sh": "sh<2.4"}
+# AWS's own installer brings a PyInstaller bundle in one folder: exe/pyinstaller of aws-cli.
+FREEZE = (
+    "python3",
+    "-m",
+    "PyInstaller",
+    "--log-level=ERROR",
+    "--collect-all=awscli",
+    "--hidden-import=html.parser",  # which it hides from PyInstaller
+    "--distpath=/opt/aws-bundle",
+    "--workpath=/tmp/freeze",
+    "--specpath=/tmp/freeze",
+    "/usr/bin/aws",
+)
 
 ECR = ecr_host()
 TOKEN = "a-token-that-must-stay-secret"
@@ -121,8 +137,8 @@ def missing_requirements() -> list[str]:
 
 
 def base_system() -> Path:
-    """The folder with the installed system; made once, which takes two minutes, and then kept."""
-    recipe = repr((SUITE, FIRST_PACKAGES, PACKAGES, sorted(PIP_PACKAGES.items())))
+    """The folder with the installed system; made once, which takes three minutes, and then kept."""
+    recipe = repr((SUITE, FIRST_PACKAGES, PACKAGES, sorted(PIP_PACKAGES.items()), FREEZE))
     base = CACHE / f"machine-{SUITE}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
     CACHE.mkdir(exist_ok=True)
     with open(CACHE / "machine.lock", "w") as lock:
@@ -157,22 +173,8 @@ def install_system(root: Path) -> None:
     )
     call(*apt, "update")
     call(*apt, "install", *PACKAGES)
-    version = call(
-        "chroot", str(root), "python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"
-    )
-    call(
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--target",
-        str(root / "opt/aws-v1"),
-        "--python-version",
-        version.strip(),
-        "--only-binary=:all:",
-        PIP_PACKAGES["aws-v1"],
-    )
+    for folder in ("aws-v1", "pyinstaller"):
+        install_from_pypi(root, folder)
     call(
         sys.executable,
         "-m",
@@ -183,6 +185,27 @@ def install_system(root: Path) -> None:
         "--dest",
         str(root / "opt/sh"),
         PIP_PACKAGES["sh"],
+    )
+    call("chroot", str(root), "env", "PYTHONPATH=/opt/pyinstaller", *FREEZE)
+
+
+def install_from_pypi(root: Path, folder: str) -> None:
+    """Into a folder of its own, for the Python of the root."""
+    version = call(
+        "chroot", str(root), "python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"
+    )
+    call(
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--target",
+        str(root / "opt" / folder),
+        "--python-version",
+        version.strip(),
+        "--only-binary=:all:",
+        PIP_PACKAGES[folder],
     )
 
 

@@ -91,6 +91,21 @@ def user_data(machine: Machine) -> None:
     machine.write(SETTINGS, f"{machine.read(SETTINGS)}{CERTIFICATE_LINE}\n")
 
 
+# Root's pip installs where the Python of Amazon Linux and Fedora looks, but not if it is isolated.
+AMAZONS_PIP = """
+[global]
+no-index = true
+find-links = /opt/sh
+[install]
+target = /usr/local/lib/python%d.%d/site-packages
+"""
+AMAZONS_PYTHON = """
+import sys
+if not sys.flags.isolated:
+    sys.path.append("/usr/local/lib/python%d.%d/site-packages" % sys.version_info[:2])
+"""
+
+
 @pytest.fixture(params=["Debian", "Amazon Linux"])
 def new_machine(request: pytest.FixtureRequest, machine: Machine) -> Machine:
     """A machine that has docker and aws, but not sh; as Amazon's, one with dnf instead of apt-get."""
@@ -99,7 +114,11 @@ def new_machine(request: pytest.FixtureRequest, machine: Machine) -> Machine:
     if request.param == "Amazon Linux":
         machine.run("sh", "-c", "rm /usr/bin/apt-get /usr/lib/python3*/EXTERNALLY-MANAGED")
         machine.write("/usr/bin/dnf", "#!/bin/sh\n", 0o755)
-        machine.write("/etc/pip.conf", "[global]\nno-index = true\nfind-links = /opt/sh\n")
+        start_up = machine.run("sh", "-c", "realpath /usr/lib/python3*/sitecustomize.py")
+        machine.write(start_up, AMAZONS_PYTHON)
+        version = machine.run("python3", "-c", "import sys; print(sys.version_info[:2])")
+        major, minor = map(int, re.findall(r"\d+", version))
+        machine.write("/etc/pip.conf", AMAZONS_PIP % (major, minor))
     return machine
 
 

@@ -88,9 +88,11 @@ def assert_token_is_not_in(text: str) -> None:
     assert base64.b64encode(f"AWS:{TOKEN}".encode()).decode() not in text
 
 
-def use_aws(machine: Machine, version: str) -> None:
-    """Give the machine this aws; its distribution's is v2."""
-    if version == "v1":
+def use_aws(machine: Machine, kind: str) -> None:
+    """Give the machine v1 or the bundle of v2 as aws; its distribution's is v2, too."""
+    if kind == "bundle":
+        machine.run("ln", "-sf", "/opt/aws-bundle/aws/aws", "/usr/bin/aws")
+    if kind == "v1":
         machine.write(
             "/usr/local/bin/aws",
             '#!/bin/sh\nPYTHONPATH=/opt/aws-v1 exec /usr/bin/python3 -m awscli "$@"\n',
