@@ -26,7 +26,7 @@ demo:  ## see the script at work in a pretend swarm; needs Python, and sh or PyP
 test: .venv/ready  ## every test that needs no root
 	.venv/bin/python -m pytest -q -n auto tests/fake
 
-matrix: .venv/ready  ## the same tests with each Python and each sh that is to be had
+matrix: .venv/ready  ## those that depend on it with each Python and each sh that is to be had
 	.venv/bin/python tests/matrix.py
 
 fresh: .venv/ready  ## make test and make demo as a newcomer, in a fresh Debian 12 and 13; needs root

@@ -25,10 +25,11 @@ PAIRS = (
     ("3.9", "1.14.1"),
     ("3.9", "2.3.0"),
     ("3.11", "1.14.2"),
-    ("3.13", "2.4.0"),
     *((version, "2.4.0") for version in fresh.NEWEST_PYTHONS),
 )
 
+# What docker says is the same with each of them; `make fresh` runs these with two of them.
+NOT_OF_PYTHON = ("faults", "images", "looks", "proof", "registries", "services", "texts")
 PASSED, FAILED = "passed", "failed"
 
 
@@ -81,6 +82,7 @@ def run(version: str, sh: str) -> str:
     print(f"== Python {version}, sh {sh}", flush=True)
     environment = make_environment(python, version, sh)
     options = ["-q", "-n", "auto", "-p", "no:cacheprovider"]
+    options += [f"--ignore=tests/fake/test_{name}.py" for name in NOT_OF_PYTHON]
     command = [environment, "-m", "pytest", *options, "tests/fake"]
     ended = subprocess.run(command, check=False, cwd=ROOT)
     return FAILED if ended.returncode else PASSED

@@ -24,6 +24,27 @@ from units import (
     wait_for_result,
 )
 
+# By copy, as the README says -----------------------------------------------------------------
+
+
+def test_the_readmes_commands_lead_to_a_refreshed_service(machine: Machine) -> None:
+    # given: docker, aws, a clone; no sh yet
+    machine.run("dpkg", "--purge", "python3-sh")
+    machine.start_swarm("web")
+    machine.write(SETTINGS, f"{CERTIFICATE_LINE}\n")
+    updates = machine.updates_of("web")
+    # when
+    install, see = map(readme_block, ("apt-get install", "systemctl start ecr-swarm-login"))
+    installed = machine.run("sh", "-euc", f"cd {SOURCE}\n{install}", AWS_CA_BUNDLE=CERTIFICATE)
+    seen = machine.run("sh", "-euc", see)
+    # then
+    assert "web to be refreshed: it pulls from ECR" in installed
+    assert f"Docker login succeeded for {ECR}" in installed
+    assert "web refreshed" in seen and "1 login, 1 refreshed in " in seen
+    assert machine.updates_of("web") > updates
+    assert machine.show(TIMER, "ActiveState", "UnitFileState") == ["active", "enabled"]
+
+
 # make install ----------------------------------------------------------------------------------
 
 
