@@ -40,6 +40,11 @@ sys.path.append("/usr/local/lib/python{}.{}/site-packages".format(*sys.version_i
 with contextlib.suppress(ImportError):  # --help and --version do without
     import sh
 
+# How to read this file: from top to bottom, as a run goes; main(), run_once() and work() tell it.
+# What it does to a machine is done in few places. Programs.start() starts every program. log_in()
+# hands a token from aws to docker. update_together() and update_singly() change the swarm, and
+# spare() is the table of what they leave alone. Nothing else is written but a lock and the log.
+
 
 # What is fixed ------------------------------------------------------------------------------------
 
@@ -378,7 +383,7 @@ class Run:
     programs: "Programs"
     report: "Report"
     tokens: dict[str, "Ended"] = field(default_factory=dict)  # the aws that printed it, by region
-    logins: dict[str, str] = field(default_factory=dict)  # by host: "" if good, or the problem
+    problems: dict[str, str] = field(default_factory=dict)  # of logins, by host: "" if it is good
     unasked: set[str] = field(default_factory=set)  # hosts that no service and nobody has named
 
 
@@ -404,12 +409,12 @@ def work(run: Run) -> None:
     used = {row.host for row in rows if row.host}
     log_in_to_all(run, used)
     if run.options.login_only:
-        prove_again(run, set(run.logins))
+        prove_again(run, set(run.problems))
     elif run.options.leader_only and not leads(run):
-        prove_again(run, set(run.logins))
+        prove_again(run, set(run.problems))
         log.info("Another manager leads the swarm, and refreshes its services")
     else:
-        prove_again(run, run.logins.keys() - used)
+        prove_again(run, run.problems.keys() - used)
         log.info(DRY_HEADLINE if run.options.dry_run else HEADLINE)
         refresh_all(run, rows)
 
@@ -483,7 +488,7 @@ def log_in_to_all(run: Run, used: set[str]) -> None:
     """Log in to the registries used, those named, and the account's own in the region set."""
     hosts = used.union(run.options.registry)
     if run.options.refresh_only:
-        run.logins.update(dict.fromkeys(hosts, ""))
+        run.problems.update(dict.fromkeys(hosts, ""))
         return
     region, is_asked = own_region(run, hosts)
     if not hosts and not region:
@@ -524,7 +529,7 @@ def say_logins(run: Run, hosts: set[str], region: str) -> None:
     log.info("Would log in to %s", ", ".join(sorted(hosts) + own))
     if not shutil.which("aws"):
         run.report.conclude(FAILED, "is not installed, or not on the PATH", "aws")
-    run.logins.update(dict.fromkeys(hosts, ""))
+    run.problems.update(dict.fromkeys(hosts, ""))
 
 
 def get_tokens(run: Run, regions: set[str], own: str, is_asked: bool) -> set[str]:
@@ -545,7 +550,7 @@ def get_tokens(run: Run, regions: set[str], own: str, is_asked: bool) -> set[str
         run.report.lose(own, f"your own registry in {own}: {problem}")
     elif problem:
         log.log(NOTICE, "your own registry in %s is left out: %s", own, problem)
-    return {host} - {""}
+    return {host} if host else set()
 
 
 def get_token(run: Run, region: str, seconds: float) -> "Ended":
@@ -589,7 +594,7 @@ def prove_again(run: Run, hosts: set[str]) -> set[str]:
     """Prove logins that were good; log in once more where one has gone. Returns these hosts."""
     lost = set()
     for host in sorted(hosts):
-        if run.logins[host] or run.options.dry_run:
+        if run.problems[host] or run.options.dry_run:
             continue
         problem = prove(run, host)
         if not problem:
@@ -619,13 +624,11 @@ def prove(run: Run, host: str) -> str:
 
 def note_login(run: Run, host: str, problem: str) -> None:
     """Keep what became of a login."""
-    run.logins[host] = problem
-    run.report.logins.discard(host)
-    if not problem:
-        run.report.logins.add(host)
-    elif host in run.unasked:
+    run.problems[host] = problem
+    run.report.logins[host] = not problem
+    if problem and host in run.unasked:
         log.log(NOTICE, "%s is left out: %s", host, problem)
-    else:
+    elif problem:
         run.report.lose(host, f"not logged in to {host}: {problem}")
 
 
@@ -643,6 +646,11 @@ class Row:
     problem: str = ""  # why it has to be tried again
     is_in_doubt: bool = False  # an update may have sent an empty login, and none a good one since
 
+    @property
+    def lacks_login(self) -> bool:
+        """Whether its last update went well, but may have sent an empty login."""
+        return self.is_in_doubt and not self.problem
+
 
 def row_from(data: dict[str, Any]) -> Row:
     """What docker service ls says of a service."""
@@ -655,8 +663,7 @@ Update = Callable[[Run, list[Row]], None]
 
 def refresh_all(run: Run, rows: list[Row]) -> None:
     """Refresh in batches; try what failed again in the end, one by one; say what is left."""
-    # In another order each time, so that a run that has to end early leaves out others.
-    left = random.sample(rows, len(rows))
+    left = random.sample(rows, len(rows))  # other batches each time, if there is time for some only
     refresh_batches(run, left, update_together)
     for pause in PAUSES:
         left = [row for row in left if row.problem]
@@ -692,19 +699,15 @@ def say_problems(run: Run, rows: list[Row], outcome: str) -> None:
 def refresh(run: Run, rows: list[Row], update: Update) -> None:
     """Look at services, decide, update, look again."""
     with ThreadPoolExecutor() as pool:
-        proof = pool.submit(prove_again, run, run.logins.keys() & {row.host for row in rows})
+        proof = pool.submit(prove_again, run, run.problems.keys() & {row.host for row in rows})
         look(run, rows)
-    proof.result()
-    state = login_state()
-    due = settle(run, [row for row in rows if row.service.id and not row.problem])
+    proof.result()  # raises what it raised
+    due = decide_all(run, [row for row in rows if row.service.id and not row.problem])
     if run.options.dry_run:
         return
-    update(run, due)
-    updated = [row for row in due if not row.problem]
-    look_again(run, due, state)
-    for row in updated:
+    update_and_prove(run, due, update)
+    for row in due:
         if not row.problem:
-            row.is_in_doubt = False
             run.report.refreshed(row.name)
 
 
@@ -759,8 +762,8 @@ class Service:
         return self.condition != "any" or self.max_attempts > 0
 
     @property
-    def is_unclear(self) -> bool:
-        """Whether tasks decide that are over: as the last one, or before one that waits."""
+    def needs_history(self) -> bool:
+        """Whether tasks that swarm no longer wants decide, too: what has ended, or was rejected."""
         is_waiting = any(task.is_waiting for task in self.tasks.values())
         return self.may_finish or is_waiting or not self.tasks
 
@@ -807,7 +810,7 @@ class Service:
         return "" if "@" in self.image else "; they run what the tag of their image means by then"
 
     @property
-    def can_go_on(self) -> bool:
+    def is_rolled_out(self) -> bool:
         """Whether nothing of the old is left that an update would take down, or forget."""
         if self.rollout in SETTLED:
             return True
@@ -817,9 +820,10 @@ class Service:
 
 
 def look(run: Run, rows: list[Row]) -> None:
-    """Find out what services are now. What has gone ends without an ID, and without a problem."""
-    for _ in range(3):  # once more if one has gone between two looks: docker names no others then
+    """Find out what services are now. One that has gone is left without an ID and a problem."""
+    for _ in range(3):
         look_once(run, rows)
+        # One that goes meanwhile makes docker service ps fail, for all: once more, without it.
         rows = [row for row in rows if row.service.id]
         if not any(row.problem for row in rows):
             break
@@ -839,8 +843,8 @@ def look_once(run: Run, rows: list[Row]) -> None:
 def look_at_tasks(run: Run, shown: list[Row], wanted: "Ended") -> None:
     """Look at the tasks of services: those that are wanted, and the others where they decide."""
     attach(shown, wanted)
-    unclear = [row for row in shown if row.service.is_unclear]
-    attach(unclear, list_tasks(run, [row.service.id for row in unclear]))
+    others = [row for row in shown if row.service.needs_history]
+    attach(others, list_tasks(run, [row.service.id for row in others]))
     compare_specs(run, [row for row in shown if row.service.rollout not in SETTLED])
 
 
@@ -996,30 +1000,24 @@ def compare_specs(run: Run, rows: list[Row]) -> None:
 # Services: decide ---------------------------------------------------------------------------------
 
 
-def settle(run: Run, rows: list[Row]) -> list[Row]:
+def decide_all(run: Run, rows: list[Row]) -> list[Row]:
     """Say what becomes of services. Returns those to be updated, first what may finish soon."""
     due = []
-    lost: dict[str, list[str]] = {}
+    failed: dict[str, list[str]] = {}
     for row in sorted(rows, key=lambda row: row.name):
-        outcome, reason = decide(row.service, run.logins, run.options)
-        if row.is_in_doubt:
-            outcome, reason = in_doubt(outcome, reason)
+        outcome, reason = decide(row.service, run.problems, run.options)
+        if row.is_in_doubt and outcome not in (DUE, FAILED):
+            outcome, reason = FAILED, f"may have been sent an empty login, and now {reason}"
         if outcome == DUE:
             due.append(row)
-        if outcome == FAILED and run.logins.get(row.service.host):
-            lost.setdefault(reason, []).append(row.name)
+        if outcome == FAILED:
+            failed.setdefault(reason, []).append(row.name)
         elif outcome != DUE or run.options.dry_run or not row.service.is_in_order:
             run.report.conclude(outcome, reason, row.name)
-    for reason, names in lost.items():
+    for reason, names in failed.items():
         run.report.conclude(FAILED, reason, *names, said=label(names))
-    return sorted(due, key=lambda row: (not row.service.may_finish, rows.index(row)))
-
-
-def in_doubt(outcome: str, reason: str) -> tuple[str, str]:
-    """What becomes of a service that an update of this run may have sent an empty login."""
-    if outcome in (DUE, FAILED):
-        return outcome, reason
-    return FAILED, f"may have been sent an empty login, and now {reason}"
+    random.shuffle(due)  # so that a run that has to end early leaves out others each time
+    return sorted(due, key=lambda row: not row.service.may_finish)
 
 
 def decide(
@@ -1049,7 +1047,7 @@ def spare(service: Service, options: argparse.Namespace) -> tuple[str, str]:
         (service.mode in JOBS,          LEFT,    IS_JOB),
         (service.mode not in MODES,     held,    UNKNOWN_MODE),
         (not has_tag(service.image),    held,    NO_TAG),
-        (not service.can_go_on,         held,    rollout),
+        (not service.is_rolled_out,         held,    rollout),
         (is_kept,                       LEFT,    KEPT),
         (ended and service.is_rejected, FAILED,  CHOOSE),
         (ended and service.still_works, part,    PART_ENDED),
@@ -1077,6 +1075,39 @@ def has_tag(image: str) -> bool:
 # Services: update, and look again -----------------------------------------------------------------
 
 
+def update_and_prove(run: Run, due: list[Row], update: Update) -> None:
+    """Update services; where a login was not there all the while, some got an empty one: again."""
+    update_once(run, due, update)
+    again = [row for row in due if row.lacks_login and not run.problems[row.service.host]]
+    if again:
+        text = "Somebody logged in or out meanwhile: what was updated is updated once more"
+        log.log(NOTICE, text)
+        update_once(run, again, update)
+    for row in due:
+        if row.lacks_login:
+            problem = run.problems[row.service.host] or LOST_AGAIN
+            row.problem = f"may have been sent an empty login: {problem}"
+
+
+def update_once(run: Run, rows: list[Row], update: Update) -> None:
+    """Update services, and see whether the logins were there and whose tasks are replaced."""
+    state = login_state()
+    update(run, rows)
+    is_touched = login_state() != state
+    hosts = {row.service.host for row in rows if row.service.host}
+    with ThreadPoolExecutor() as pool:
+        proof = pool.submit(prove_again, run, hosts)
+        say_restarts(run, [row for row in rows if not row.problem])
+    lost = proof.result()
+    if is_touched:
+        lost = hosts
+    for row in rows:
+        if row.service.host in lost:
+            row.is_in_doubt = True
+        elif not row.problem:
+            row.is_in_doubt = False
+
+
 def update_together(run: Run, rows: list[Row]) -> None:
     """Have swarm store the login that docker holds: the one step that changes the swarm.
 
@@ -1100,7 +1131,7 @@ def update_singly(run: Run, rows: list[Row]) -> None:
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for _ in pool.map(update, rows):
-            pass
+            pass  # but raise what one of them raised
 
 
 def confirm(rows: list[Row], ended: "Ended") -> None:
@@ -1114,44 +1145,6 @@ def confirm(rows: list[Row], ended: "Ended") -> None:
         problem = f"docker service update sent no login: {ended.said[-SAID_LENGTH:]}"
     for row in rows:
         row.problem = "" if row.service.id in done else problem
-
-
-def look_again(run: Run, rows: list[Row], state: Any) -> None:
-    """Prove the logins of services that were updated again, and see whose tasks are replaced."""
-    is_touched = login_state() != state
-    with ThreadPoolExecutor() as pool:
-        proof = pool.submit(prove_again, run, {row.service.host for row in rows} - {""})
-        say_restarts(run, [row for row in rows if not row.problem])
-    # The updates may have sent an empty login, or another.
-    lost = proof.result()
-    in_ecr = [row for row in rows if row.service.host]
-    affected = [row for row in in_ecr if is_touched or row.service.host in lost]
-    if affected:
-        update_again(run, affected)
-
-
-def update_again(run: Run, rows: list[Row]) -> None:
-    """Update services once more whose login was not there all the while."""
-    log.log(NOTICE, "Somebody logged in or out meanwhile: what was updated is updated once more")
-    state = login_state()
-    for row in rows:
-        row.is_in_doubt = True
-    good = [row for row in rows if not row.problem and not run.logins[row.service.host]]
-    update_together(run, good)
-    is_touched = login_state() != state
-    hosts = {row.service.host for row in rows}
-    lost = hosts if is_touched else set()
-    lost |= prove_again(run, hosts)
-    note_doubts(run, rows, lost)
-
-
-def note_doubts(run: Run, rows: list[Row], lost: set[str]) -> None:
-    """Keep which services may hold an empty login even now."""
-    for row in rows:
-        again = LOST_AGAIN if row.service.host in lost else ""
-        problem = run.logins[row.service.host] or again
-        if problem:
-            row.problem = f"may have been sent an empty login: {problem}"
 
 
 def login_state() -> Any:
@@ -1188,7 +1181,7 @@ class Report:
 
     def __init__(self, is_quiet: bool) -> None:
         self.outcomes: dict[str, tuple[str, str]] = {}  # outcome and reason, by service
-        self.logins: set[str] = set()  # hosts
+        self.logins: dict[str, bool] = {}  # whether it is good, by host
         self.lost: dict[str, str] = {}  # problems, by registry
         self.restarts: set[str] = set()  # services
         self.is_quiet = is_quiet
@@ -1215,6 +1208,8 @@ class Report:
 
     def restarted(self, service: Service) -> None:
         """The tasks of a service are being replaced."""
+        if service.name in self.restarts:
+            return
         self.restarts.add(service.name)
         why = UNFORESEEN if service.is_in_order else SORTED
         log.warning("%s restarts: %s", service.name, why.format(service))
@@ -1223,7 +1218,8 @@ class Report:
         """Say what the run did, and what is missing. Returns the exit status."""
         ended = [outcome for outcome, _ in self.outcomes.values()]
         failures = self.failures()
-        counts = [count(len(self.logins), "login")] if self.logins else []
+        logins = sum(self.logins.values())
+        counts = [count(logins, "login")] if logins else []
         counts += [f"{ended.count(each)} {each}" for each in OUTCOMES if each in ended]
         counts += [f"{len(self.restarts)} restarted"] if self.restarts else []
         what = f"{', '.join(counts) or 'nothing to do'} in {seconds:.1f} seconds"
@@ -1380,11 +1376,12 @@ class Programs:
         if self.stopped_by:
             raise Stopped
         name = " ".join(command[:3])
-        if min(seconds, self.seconds_left()) <= 0:
+        seconds_at_most = min(seconds, self.seconds_left())
+        if seconds_at_most <= 0:
             problem = f"{name} was not started: the {RUN_SECONDS} seconds of the run are over"
             return Ended(problem, File(), "")
         if is_stoppable:
-            seconds = min(seconds, self.seconds_left())
+            seconds = seconds_at_most
         files = (stdin or File(), File(), File())
         status, problem = self.start((*time_limit(seconds), *before, *command), files, is_stoppable)
         if self.stopped_by:

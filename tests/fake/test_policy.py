@@ -301,7 +301,7 @@ def test_services_of_which_an_update_replaces_no_task(tasks: list[Task], serves:
 
 
 @pytest.mark.parametrize(
-    "it, is_unclear",
+    "it, needs_history",
     [
         (service(), False),
         (service(wanted("Starting"), wanted("Ready")), False),
@@ -311,5 +311,5 @@ def test_services_of_which_an_update_replaces_no_task(tasks: list[Task], serves:
         (service(tasks={}), True),
     ],
 )
-def test_services_of_which_histories_decide(it: Service, is_unclear: bool) -> None:
-    assert it.is_unclear is is_unclear
+def test_services_of_which_histories_decide(it: Service, needs_history: bool) -> None:
+    assert it.needs_history is needs_history
