@@ -430,7 +430,7 @@ def list_services(run: Run) -> list["Row"]:
         log.log(NOTICE, "Not in a swarm yet" if "inactive" in state else text)
         return []
     found = [row_from(data) for data in ended.stdout.objects()]
-    rows = [row for row in found if row.id and row.name]
+    rows = [row for row in found if row.short_id and row.name]
     unread = len(ended.stdout.lines()) - len(rows)
     if unread:
         problem = f"{unread} services are listed in a way that cannot be read"
@@ -639,9 +639,9 @@ def note_login(run: Run, host: str, problem: str) -> None:
 class Row:
     """A service as docker service ls shows it, and how far this run has come with it."""
 
-    id: str  # its beginning
+    short_id: str  # how its ID begins
     name: str
-    host: str  # the ECR registry of its image, or "" if it is in another
+    host: str  # the ECR registry of its image by then, or "" if it was in another
     service: "Service"  # as it is now
     problem: str = ""  # why it has to be tried again
     is_in_doubt: bool = False  # an update may have sent an empty login, and none a good one since
@@ -810,13 +810,14 @@ class Service:
         return "" if "@" in self.image else "; they run what the tag of their image means by then"
 
     @property
-    def is_rolled_out(self) -> bool:
-        """Whether nothing of the old is left that an update would take down, or forget."""
+    def is_in_rollout(self) -> bool:
+        """Whether something of the old is left, which an update would take down, or forget."""
         if self.rollout in SETTLED:
-            return True
+            return False
         is_stale = self.rollout in ("updating", "paused") and self.hours >= LONG_HOURS
         may_roll_back = self.rollout == "updating" and self.rolls_back
-        return not self.runs_older and (self.changes_token_only or (is_stale and not may_roll_back))
+        may_go_on = self.changes_token_only or (is_stale and not may_roll_back)
+        return self.runs_older or not may_go_on
 
 
 def look(run: Run, rows: list[Row]) -> None:
@@ -834,8 +835,8 @@ def look_once(run: Run, rows: list[Row]) -> None:
     for row in rows:
         row.service, row.problem = Service(), ""
     with ThreadPoolExecutor() as pool:
-        wanted = pool.submit(list_tasks, run, [row.id for row in rows if row.host], *WANTED)
-        inspect(run, rows, [row.id for row in rows])
+        wanted = pool.submit(list_tasks, run, [row.short_id for row in rows if row.host], *WANTED)
+        inspect(run, rows, [row.short_id for row in rows])
     look_by_name(run, [row for row in rows if not row.service.id])
     look_at_tasks(run, [row for row in rows if row.service.host], wanted.result())
 
@@ -854,9 +855,9 @@ def look_by_name(run: Run, rows: list[Row]) -> None:
         return
     inspect(run, rows, [row.name for row in rows])
     listed = run.programs.run(*LIST)
-    ids = {row_from(data).id for data in listed.stdout.objects()}
+    ids = {row_from(data).short_id for data in listed.stdout.objects()}
     for row in rows:
-        if not row.service.id and (listed.problem or row.id in ids):
+        if not row.service.id and (listed.problem or row.short_id in ids):
             row.problem = listed.problem or "docker shows nothing of it that can be read"
 
 
@@ -867,7 +868,7 @@ def inspect(run: Run, rows: list[Row], ask_for: list[str]) -> None:
     ended = run.programs.run(*INSPECT, stdin=stdin, before=(*XARGS, "-n50"))
     for item in ended.stdout.objects():
         row = by_name.get(str(value_at(item, "Spec", "Name")))
-        if row and str(value_at(item, "ID")).startswith(row.id):
+        if row and str(value_at(item, "ID")).startswith(row.short_id):
             # What cannot be understood stays missing, and so costs its own service.
             with contextlib.suppress(TypeError, KeyError, ValueError, AttributeError):
                 row.service = service_from(item)
@@ -1012,7 +1013,7 @@ def decide_all(run: Run, rows: list[Row]) -> list[Row]:
             due.append(row)
         if outcome == FAILED:
             failed.setdefault(reason, []).append(row.name)
-        elif outcome != DUE or run.options.dry_run or not row.service.is_in_order:
+        elif reason != PULLS or run.options.dry_run:  # else it is named when it is refreshed
             run.report.conclude(outcome, reason, row.name)
     for reason, names in failed.items():
         run.report.conclude(FAILED, reason, *names, said=label(names))
@@ -1021,10 +1022,10 @@ def decide_all(run: Run, rows: list[Row]) -> list[Row]:
 
 
 def decide(
-    service: Service, logins: dict[str, str], options: argparse.Namespace
+    service: Service, problems: dict[str, str], options: argparse.Namespace
 ) -> tuple[str, str]:
     """What becomes of a service, given the problem of each login, and why. Pure."""
-    problem = logins.get(service.host, "it came to this registry after the run had begun")
+    problem = problems.get(service.host, "it came to this registry after the run had begun")
     if service.host and problem:
         return FAILED, f"not logged in to {service.host}: {problem}"
     outcome, reason = spare(service, options)
@@ -1047,7 +1048,7 @@ def spare(service: Service, options: argparse.Namespace) -> tuple[str, str]:
         (service.mode in JOBS,          LEFT,    IS_JOB),
         (service.mode not in MODES,     held,    UNKNOWN_MODE),
         (not has_tag(service.image),    held,    NO_TAG),
-        (not service.is_rolled_out,         held,    rollout),
+        (service.is_in_rollout,         held,    rollout),
         (is_kept,                       LEFT,    KEPT),
         (ended and service.is_rejected, FAILED,  CHOOSE),
         (ended and service.still_works, part,    PART_ENDED),

@@ -13,13 +13,14 @@ from case import SCRIPT, Case
 from engines import Unavailable
 from helpers import ADDRESS, HOST, Logins
 from lab import REGION, Lab, wait_until
+from promise import MORE_STACKS
 
 # Engine and client, as they come together; the client is on trial here.
-STACKS = [("20.10", "20.10"), ("26.1", "26.1"), ("testing", "testing")]
+ENGINES_AND_CLIENTS = sorted({stack[:2] for stack in MORE_STACKS if stack[0] == stack[1]})
 ALONE = "--refresh-only"
 
 
-@pytest.fixture(scope="session", params=STACKS, ids="-".join)
+@pytest.fixture(scope="session", params=ENGINES_AND_CLIENTS, ids="-".join)
 def stack(request):
     try:
         lab = Lab(*request.param, managers=1, workers=1)

@@ -18,7 +18,7 @@ DISK_FULL = (
 )
 
 
-@pytest.fixture(params=STACKS[:2], ids="-".join)
+@pytest.fixture(params=STACKS, ids="-".join)
 def start_lab(request):
     """start_lab(managers, workers): a lab with the service `web`, whose token is dead."""
     labs = []
