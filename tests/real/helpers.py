@@ -4,6 +4,7 @@ Run as a program it plays the ECR of one region under its own name, for credenti
 know no other address: helpers.py FOLDER ADDRESS CERTIFICATE KEY
 """
 
+import contextlib
 import json
 import ssl
 import subprocess
@@ -58,10 +59,43 @@ exec "{docker}" "$@"
 """
 
 
+# Waits before it does what it is asked.
+HELD_UP = """#!/bin/sh
+case "$*" in
+{arguments})
+    : >"{begun}"
+    until [ -e "{goes_on}" ]; do sleep 0.1; done
+    ;;
+esac
+exec "{program}" "$@"
+"""
+
+
 def write_program(path, text):
     path.unlink(missing_ok=True)
     path.write_text(text)
     path.chmod(0o755)
+
+
+@contextlib.contextmanager
+def held_up(lab, name, arguments="*"):
+    """A program whose arguments match the shell's pattern waits for the end of the block.
+
+    Yields a function that waits until it does.
+    """
+    program = lab.programs / name
+    real = program.readlink()
+    begun, goes_on = lab.folder / f"{name}-has-begun", lab.folder / f"{name}-goes-on"
+    for file in (begun, goes_on):
+        file.unlink(missing_ok=True)
+    text = HELD_UP.format(arguments=arguments, begun=begun, goes_on=goes_on, program=real)
+    write_program(program, text)
+    try:
+        yield lambda: wait_until(begun.exists, f"{name} is asked")
+    finally:
+        goes_on.touch()
+        program.unlink()
+        program.symlink_to(real)
 
 
 class Logins:

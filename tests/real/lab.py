@@ -223,7 +223,7 @@ class Node(Host):
     def update_calls(self):
         """IDs of the services that this node's engine was asked to update, in order."""
         log = (self.folder / "dockerd.log").read_text(errors="replace")
-        return re.findall(r" POST .*/services/([a-z0-9]+)/update\?version=", log)
+        return re.findall(r" POST .*/services/([a-z0-9]+)/update\?.*version=", log)
 
 
 class Lab:

@@ -12,6 +12,7 @@ import pytest
 import table
 from case import NOTHING, SCRIPT, SEED, Case
 from engines import Unavailable
+from helpers import held_up
 from lab import Lab, ecr_host, wait_until
 from promise import another_login, no_answer_from_registries, stacks
 
@@ -111,29 +112,6 @@ def test_lost_node(case, verdict):
     verdict(seen, **ONCE)
 
 
-@contextlib.contextmanager
-def slow_aws(case):
-    """aws waits; yields a function that waits until it does."""
-    folder = case.lab.folder
-    started, go_on, program = (
-        folder / "aws-started",
-        folder / "aws-goes-on",
-        case.lab.programs / "aws",
-    )
-    real = program.readlink()
-    program.unlink()
-    program.write_text(
-        f'#!/bin/sh\n: >{started}\nuntil [ -e {go_on} ]; do sleep 0.1; done\nexec {real} "$@"\n'
-    )
-    program.chmod(0o755)
-    try:
-        yield lambda: wait_until(started.exists, "aws is asked")
-    finally:
-        go_on.touch()
-        program.unlink()
-        program.symlink_to(real)
-
-
 @stacks
 def test_scale_up_while_aws_is_slow(case, verdict):
     """A service is scaled up while aws is slow, and the new tasks are pulling"""
@@ -146,7 +124,7 @@ def test_scale_up_while_aws_is_slow(case, verdict):
     with no_answer_from_registries(worker):
         case.give(worker, label)
         # when
-        with slow_aws(case) as is_asked:
+        with held_up(case.lab, "aws") as is_asked:
             run = case.start(case.manager)
             if case.way != NOTHING:
                 is_asked()
