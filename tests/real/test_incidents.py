@@ -363,24 +363,31 @@ def test_crash_loops(case, verdict):
     )
 
 
+# What a service has that the newer engine, or its client, writes in another way.
 HEALTH_CHECK = ("--health-cmd", "true", "--health-interval", "1s")
+SIZED_TMPFS = ("--mount", "type=tmpfs,target=/scratch,tmpfs-size=1048576")
+UPGRADES = [
+    pytest.param("20.10", "26.1", (), "without a health check", id="plain"),
+    pytest.param("20.10", "26.1", HEALTH_CHECK, "with a health check", id="health check"),
+    pytest.param("26.1", "testing", SIZED_TMPFS, "with a tmpfs of a given size", id="tmpfs"),
+]
 
 
-@pytest.mark.parametrize("options", [(), HEALTH_CHECK], ids=["plain", "health check"])
-def test_upgraded_engine(request, way, options):
+@pytest.mark.parametrize("older, newer, options, what", UPGRADES)
+def test_upgraded_engine(request, way, older, newer, options, what):
     """An engine is upgraded between two runs"""
-    what = "a service with a health check" if options else "a service without a health check"
     try:
-        newer = engines.engine("26.1")
-        lab = Lab(engine="20.10", managers=1, workers=0)
+        newer = engines.engine(newer)
+        lab = Lab(engine=older, managers=1, workers=0)
     except Unavailable as reason:
         pytest.skip(str(reason))
     with lab:
         # given
         case = Case(lab, way).begin()
         case.create("web", *options)
-        old = case.runs("web")
+        old, versions = case.runs("web"), [version_of(lab)]
         upgrade(lab, newer)
+        versions.append(version_of(lab))
         wait_until(lambda: case.running("web") not in (old, set()), "its task is started anew", 60)
         before = case.running("web")
         lab.rotate()
@@ -395,9 +402,13 @@ def test_upgraded_engine(request, way, options):
         if "web restarts: " in result.stderr and "1 restarted" in result.stderr:
             seen += ", and says so"
     expected = {SEED: "restarts once", SCRIPT: "restarts once, and says so", NOTHING: "goes on"}
-    title = f"An engine is upgraded between two runs: {what}"
-    table.record(request, title, "20.10.24 to 26.1.5", way, seen)
+    title = f"An engine is upgraded between two runs: a service {what}"
+    table.record(request, title, " to ".join(versions), way, seen)
     assert seen == (expected[way] if options else "goes on")
+
+
+def version_of(lab):
+    return lab.manager.docker("version", "--format", "{{.Server.Version}}").split("+")[0].strip()
 
 
 def upgrade(lab, engine):
