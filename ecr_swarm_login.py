@@ -831,7 +831,7 @@ def look(run: Run, rows: list[Row]) -> None:
 
 
 def look_once(run: Run, rows: list[Row]) -> None:
-    """Look at services and their tasks."""
+    """Look at services, side by side with the tasks that are wanted, then at what needs more."""
     for row in rows:
         row.service, row.problem = Service(), ""
     with ThreadPoolExecutor() as pool:
@@ -842,10 +842,10 @@ def look_once(run: Run, rows: list[Row]) -> None:
 
 
 def look_at_tasks(run: Run, shown: list[Row], wanted: "Ended") -> None:
-    """Look at the tasks of services: those that are wanted, and the others where they decide."""
+    """Look at the tasks of services: at those that are wanted, and at all where others decide."""
     attach(shown, wanted)
-    others = [row for row in shown if row.service.needs_history]
-    attach(others, list_tasks(run, [row.service.id for row in others]))
+    unclear = [row for row in shown if row.service.needs_history]
+    attach(unclear, list_tasks(run, [row.service.id for row in unclear]))
     compare_specs(run, [row for row in shown if row.service.rollout not in SETTLED])
 
 

@@ -20,8 +20,10 @@ from registries import REGISTRIES
 STACKS = [("20.10", "20.10", "v1"), ("26.1", "26.1", "v2")]
 # For those that the engine or the client might see in another way.
 MORE_STACKS = [*STACKS, ("20.10", "26.1", "v1"), ("testing", "testing", "v1")]
-if os.environ.get("STACKS"):  # only these, as in STACKS="29-29-v2 20.10-29-v1": see engines.py
-    STACKS = MORE_STACKS = [tuple(each.split("-")) for each in os.environ["STACKS"].split()]
+# For those in which the client alone is on trial.
+ENDS = [MORE_STACKS[0], MORE_STACKS[-1]]
+if os.environ.get("STACKS"):  # only these, as in STACKS="29-29-v2 26.1-29-v1": see engines.py
+    STACKS = MORE_STACKS = ENDS = [tuple(each.split("-")) for each in os.environ["STACKS"].split()]
 
 ADDRESS = REGISTRIES[REGION][0]
 stacks = pytest.mark.parametrize("stack", STACKS, ids="-".join, indirect=True)

@@ -13,10 +13,9 @@ from case import SCRIPT, Case
 from engines import Unavailable
 from helpers import ADDRESS, HOST, Logins
 from lab import REGION, Lab, wait_until
-from promise import MORE_STACKS
+from promise import ENDS
 
-# Engine and client, as they come together; the client is on trial here.
-ENGINES_AND_CLIENTS = sorted({stack[:2] for stack in MORE_STACKS if stack[0] == stack[1]})
+ENGINES_AND_CLIENTS = [stack[:2] for stack in ENDS]
 ALONE = "--refresh-only"
 
 
