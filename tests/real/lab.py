@@ -127,6 +127,10 @@ class Node(Host):
 
     def restart_docker(self):
         self.crash_docker()
+        self.revive_docker()
+
+    def revive_docker(self):
+        """Start dockerd after a crash."""
         for left in (self.folder / "run").rglob("*.pid"):
             left.unlink()
         self._start_docker()

@@ -7,6 +7,7 @@ are the engines' own. Needs root on Debian or Ubuntu; see lab.py.
 import pytest
 from case import SCRIPT, Case
 from engines import Unavailable
+from helpers import held_up
 from lab import Lab, ecr_host, wait_until
 from promise import STACKS
 
@@ -138,10 +139,13 @@ def test_the_daemon_restarts_in_the_middle_of_a_run(start_lab):
     names = ["web", *(f"web{number}" for number in range(30))]
     for name in names[1:]:
         case.create(name, "--replicas", "0")
+    last = lab.service(names[-1])["ID"]
     # when
-    run = case.start(lab.manager)
-    wait_until(lab.manager.update_calls, "the run has begun to refresh")
-    lab.manager.restart_docker()
+    with held_up(lab, "docker", f"*update*{last}"):
+        run = case.start(lab.manager)
+        wait_until(lab.manager.update_calls, "the run has begun to refresh")
+        lab.manager.crash_docker()
+    lab.manager.revive_docker()
     stdout, stderr = run.communicate()
     # then
     assert (run.returncode, sorted(stdout.split())) == (0, sorted(names)), stderr
