@@ -76,6 +76,12 @@ def write(seen):
     README.write_text(BLOCK.sub(lambda found: found[1] + text + found[3], README.read_text()))
 
 
+def is_outdated(seen, has_skipped):
+    """Whether the README says something else; rows of engines that were not to be had are kept."""
+    seen, said = without_engines(seen), without_engines(written())
+    return not seen <= said if has_skipped else seen != said
+
+
 def without_engines(some):
     """The rows alone: a point release of an engine is no news, nor is one that was not to be had."""
     return {line.rpartition(" | ")[0] for line in some if line.startswith("| ")}
