@@ -37,7 +37,8 @@ from typing import Any, Optional
 
 # Isolated, the Pythons of Fedora and Amazon Linux leave out where root's pip installs.
 sys.path.append("/usr/local/lib/python{}.{}/site-packages".format(*sys.version_info))
-with contextlib.suppress(ImportError):  # --help and --version do without
+# --help and --version do without.
+with contextlib.suppress(ImportError):
     import sh
 
 # How to read this file: from top to bottom, as a run goes; main(), run_once() and work() tell it.
@@ -285,7 +286,8 @@ def prepare(programs: "Programs", is_quiet: bool) -> None:
     for _ in range(3):
         os.open(os.devnull, os.O_RDWR)
     set_up_log(is_quiet)
-    os.environ["PATH"] = os.environ.get("PATH", os.defpath) + ":/usr/local/bin:/snap/bin"  # cron's
+    # Cron's lacks where aws may be.
+    os.environ["PATH"] = os.environ.get("PATH", os.defpath) + ":/usr/local/bin:/snap/bin"
     os.environ.update(
         GOGC="off",  # the docker client starts faster
         GOMAXPROCS="1",
@@ -349,7 +351,7 @@ def alone(programs: "Programs") -> Iterator[None]:
         return
     with lock:
         is_said = False
-        while not is_locked_by_us(lock):
+        while not take(lock):
             lock.seek(0)
             other = f"another run, process {lock.read().strip() or 'unknown'},"
             if not is_said:
@@ -357,18 +359,19 @@ def alone(programs: "Programs") -> Iterator[None]:
             is_said = True
             if programs.run("sleep", "0.2").problem:
                 raise Failure(f"{other} has not ended within {RUN_SECONDS} seconds: see ps -ef")
-        with contextlib.suppress(OSError):  # a full disk: docker login says so, if it matters
-            os.truncate(lock.fileno(), 0)
-            os.write(lock.fileno(), f"{os.getpid()}\n".encode())
         yield
 
 
-def is_locked_by_us(lock: Any) -> bool:
-    """Lock the file, which ends with this process or its being closed; False if another has it."""
+def take(lock: Any) -> bool:
+    """Lock the file until it is closed, and write our process into it; False if another has it."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    # On a full disk docker login says so, if it matters.
+    with contextlib.suppress(OSError):
+        os.truncate(lock.fileno(), 0)
+        os.write(lock.fileno(), f"{os.getpid()}\n".encode())
     return True
 
 
@@ -398,7 +401,8 @@ def run_once(programs: "Programs", options: argparse.Namespace) -> int:
         raise
     except (Failure, OSError) as failure:
         run.report.conclude(FAILED, str(failure), "the run")
-    except Exception as error:  # noqa: BLE001 - one line is all that a person should read
+    # One line is all that a person should read.
+    except Exception as error:  # noqa: BLE001
         run.report.conclude(FAILED, repr(error), "the run")
     return run.report.end(programs.seconds_gone())
 
@@ -663,7 +667,8 @@ Update = Callable[[Run, list[Row]], None]
 
 def refresh_all(run: Run, rows: list[Row]) -> None:
     """Refresh in batches; try what failed again in the end, one by one; say what is left."""
-    left = random.sample(rows, len(rows))  # other batches each time, if there is time for some only
+    # Other batches each time, if there is time for some only.
+    left = random.sample(rows, len(rows))
     refresh_batches(run, left, update_together)
     for pause in PAUSES:
         left = [row for row in left if row.problem]
@@ -701,7 +706,8 @@ def refresh(run: Run, rows: list[Row], update: Update) -> None:
     with ThreadPoolExecutor() as pool:
         proof = pool.submit(prove_again, run, run.problems.keys() & {row.host for row in rows})
         look(run, rows)
-    proof.result()  # raises what it raised
+    # Raises what it raised.
+    proof.result()
     due = decide_all(run, [row for row in rows if row.service.id and not row.problem])
     if run.options.dry_run:
         return
@@ -960,7 +966,8 @@ def attach(rows: list[Row], listed: "Ended") -> None:
         if any(row.service.id in line for line in bad_lines):
             row.problem = "docker service ps says of its tasks what cannot be read"
     for data in listed.stdout.objects():
-        owner, _, slot = str(data.get("Name")).partition(".")  # SERVICE.SLOT, or .NODE
+        # SERVICE.SLOT, or SERVICE.NODE if it is global.
+        owner, _, slot = str(data.get("Name")).partition(".")
         # A slot whose tasks are to be removed is no more: the service was scaled down.
         if owner in services and data.get("DesiredState") != "Remove":
             add_task(services[owner], slot, data)
@@ -968,7 +975,8 @@ def attach(rows: list[Row], listed: "Ended") -> None:
 
 def add_task(service: Service, slot: str, data: dict[str, Any]) -> None:
     """Add a task to a service, as docker service ps shows it."""
-    state, _, since = str(data.get("CurrentState")).partition(" ")  # Pending 7 hours ago
+    # Pending 7 hours ago
+    state, _, since = str(data.get("CurrentState")).partition(" ")
     is_wanted = data.get("DesiredState") in ("Ready", "Running")
     hours = re.search("([0-9]+) hours", since)
     is_long = bool(hours and int(hours.group(1)) >= LONG_HOURS)
@@ -1013,11 +1021,13 @@ def decide_all(run: Run, rows: list[Row]) -> list[Row]:
             due.append(row)
         if outcome == FAILED:
             failed.setdefault(reason, []).append(row.name)
-        elif reason != PULLS or run.options.dry_run:  # else it is named when it is refreshed
+        # One that only pulls from ECR is named when it is refreshed.
+        elif reason != PULLS or run.options.dry_run:
             run.report.conclude(outcome, reason, row.name)
     for reason, names in failed.items():
         run.report.conclude(FAILED, reason, *names, said=label(names))
-    random.shuffle(due)  # so that a run that has to end early leaves out others each time
+    # So that a run that has to end early leaves out others each time.
+    random.shuffle(due)
     return sorted(due, key=lambda row: not row.service.may_finish)
 
 
@@ -1131,8 +1141,9 @@ def update_singly(run: Run, rows: list[Row]) -> None:
         confirm([row], run.programs.run(*UPDATE, row.service.id, seconds=seconds))
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
+        # Raises what one of them raised.
         for _ in pool.map(update, rows):
-            pass  # but raise what one of them raised
+            pass
 
 
 def confirm(rows: list[Row], ended: "Ended") -> None:
@@ -1204,7 +1215,8 @@ class Report:
         if is_journal(1):
             log.info("%s refreshed", name)
         elif not self.is_quiet:
-            with contextlib.suppress(OSError):  # whoever read it may have gone
+            # Whoever read it may have gone.
+            with contextlib.suppress(OSError):
                 os.write(1, f"{name}\n".encode())
 
     def restarted(self, service: Service) -> None:
@@ -1388,7 +1400,8 @@ class Programs:
         if self.stopped_by:
             raise Stopped
         said = re.sub(r"[\s\0-\37]+", " ", files[2].text() or problem)
-        if said and not status and PROOF != command[:2]:  # it warns at each login that it stores it
+        # Docker warns at each login that it stores it.
+        if said and not status and PROOF != command[:2]:
             log.info("%s succeeded, and said: %s", name, said[-SAID_LENGTH:])
         return Ended(explain(name, status, said, seconds), files[1], said)
 
@@ -1406,14 +1419,16 @@ class Programs:
             return 126, str(error)
         if is_stoppable:
             self.in_flight.add(running.pid)
-        if is_stoppable and self.stopped_by:  # the signal came before it was in flight
+        # A signal may have come before it was in flight.
+        if is_stoppable and self.stopped_by:
             signal_group(running.pid, signal.SIGTERM)
         try:
             running.wait()
         except sh.ErrorReturnCode as error:
             status = error.exit_code
         self.in_flight.discard(running.pid)
-        signal_group(running.pid, signal.SIGKILL)  # what it left behind
+        # What it left behind.
+        signal_group(running.pid, signal.SIGKILL)
         return status, ""
 
 
