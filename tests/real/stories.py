@@ -1,0 +1,495 @@
+"""The pure part of the walk of twins: histories drawn from a seed, and how a story is judged.
+
+A session has eight stories, and a story three services made alike, its twins. History comes in
+rounds: in each one nodes may go or come back, then each story may take a step, which all its
+twins take. See walk.py, which plays this on a real swarm.
+"""
+
+import json
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime
+
+STORIES = 8  # a session
+ROUNDS = 6
+TWINS = ALONE, SCRIPT, PLAIN = ("alone", "script", "plain")
+# What the script and an update can come to.
+RIGHT, FORESEEN, IN_VAIN, WAITS = ("right", "foreseen", "in vain", "waits")
+HARM, TOO_LATE, NEEDLESS = DISAGREEMENTS = ("harm", "said too late", "needless")
+CATEGORIES = (RIGHT, FORESEEN, IN_VAIN, WAITS, HARM, TOO_LATE, NEEDLESS)
+
+# Histories ----------------------------------------------------------------------------------------
+
+# What containers do, each as images of two tags, so that there is a good one to update to.
+ONE = "case $PART in 1|w1) {};; esac; exec sleep 1000000"
+COMMANDS = {
+    "stays": ("sleep", "1000000"),
+    "ends": ("sh", "-c", "sleep 1"),
+    "ends-late": ("sh", "-c", "sleep 6"),
+    "fails": ("sh", "-c", "sleep 1; exit 1"),
+    "ends-in-one": ("sh", "-c", ONE.format("exit 0")),
+    "fails-in-one": ("sh", "-c", ONE.format("sleep 1; exit 1")),
+    "is-bad": ("false",),
+}
+SOME_NODES = ("node.hostname!=w1", "node.hostname==w2", "node.role==worker", "node.hostname!=m1")
+ALL_NODES = ("node.platform.os==linux", "node.labels.nowhere!=yes", "node.hostname!=elsewhere")
+NO_NODE = ("node.labels.nowhere==yes",)
+TMPFS = "type=tmpfs,target="
+VOLUME = "type=volume,source=volume-{0},target=/{0}"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One docker command; NAME, PORT and @IMAGE in its words stand for a twin's own."""
+
+    round: int
+    words: tuple
+    has_token: bool = False  # it brings a login, which is another than the last one
+
+
+@dataclass
+class Story:
+    """What three twins live through."""
+
+    number: int
+    is_global: bool
+    command: str  # one of COMMANDS
+    steps: list[Step] = field(default_factory=list)
+
+    def step_at(self, number):
+        """The step of that round, or None."""
+        return next((step for step in self.steps if step.round == number), None)
+
+    def lines(self):
+        """The history as somebody would type it."""
+        return [
+            f"  round {step.round}: docker {' '.join(step.words)}"
+            f"{'  (with another login)' if step.has_token else ''}"
+            for step in self.steps
+        ]
+
+
+@dataclass
+class Session:
+    """Stories side by side, and what happens to the nodes meanwhile."""
+
+    seed: int
+    number: int
+    stories: list[Story]
+    events: list[tuple]  # (round, what happens, node), in order
+    pauses: list[float]  # seconds after each round
+
+    def only(self, numbers):
+        """The same with these stories alone: they depend on each other for nothing but time."""
+        stories = [story for story in self.stories if story.number in numbers]
+        return Session(self.seed, self.number, stories, self.events, self.pauses)
+
+
+def session_from(seed, number):
+    """The session of that number; the same seed and number give the same one."""
+    draw = random.Random(f"{seed}-{number}")
+    # Short pauses: then one step often comes while the rollout of the one before is under way.
+    pauses = [draw.choice((2, 4)), *draw.choices((0, 0.5, 1, 2, 3, 4), k=ROUNDS)]
+    stories = [story_from(seed, number, each) for each in range(1, STORIES + 1)]
+    return Session(seed, number, stories, events_from(draw), pauses)
+
+
+def events_from(draw):
+    """Nodes that go, in half of the sessions; most of them come back."""
+    events = []
+    for node in draw.sample(("m1", "w1", "w2"), draw.choice((0, 0, 1, 2))):
+        # The manager has to stay: everything is seen and done through it.
+        kind = draw.choice(("drain", "pause") if node == "m1" else ("drain", "pause", "lose"))
+        begins = draw.randint(1, ROUNDS - 1)
+        events.append((begins, kind, node))
+        if draw.random() < 0.65:
+            events.append((draw.randint(begins + 1, ROUNDS), back_from(kind), node))
+    return sorted(events, key=lambda event: event[0])
+
+
+def back_from(kind):
+    """How a node comes back from what happened to it."""
+    return "find" if kind == "lose" else "activate"
+
+
+def story_from(seed, session, number):
+    """One story: how its services are made, and 1 to 6 steps."""
+    draw = random.Random(f"{seed}-{session}-{number}")
+    # Most services stay: those that end in a loop differ by chance, and tell less.
+    weights = (12, 2, 2, 2, 4, 2, 0)
+    command = draw.choices(list(COMMANDS), weights)[0]
+    story = Story(number, draw.random() < 0.3, command)
+    story.steps.append(creation(draw, story))
+    for each in sorted(draw.sample(range(1, ROUNDS + 1), draw.randint(1, ROUNDS))):
+        story.steps.append(next_step(draw, story, each))
+    return story
+
+
+def creation(draw, story):
+    """docker service create. All delays are short, so that what happens happens in a session."""
+    part = "Node.Hostname" if story.is_global else "Task.Slot"
+    options = ["--mode=global"] if story.is_global else [f"--replicas={draw.randint(1, 4)}"]
+    options += [
+        f"--restart-condition={draw.choice(('any', 'any', 'on-failure', 'on-failure', 'none'))}",
+        f"--restart-max-attempts={draw.choice((0, 0, 0, 1, 3))}",
+        "--restart-delay=1s",
+        "--stop-grace-period=1s",
+        f"--update-failure-action={draw.choice(('pause', 'continue', 'rollback'))}",
+        f"--update-order={draw.choice(('stop-first', 'start-first'))}",
+        f"--update-parallelism={draw.choice((1, 1, 2, 0))}",
+        f"--update-delay={draw.choice(('0s', '1s'))}",
+        f"--update-monitor={draw.choice(('500ms', '1s', '2s'))}",
+        f"--rollback-order={draw.choice(('stop-first', 'start-first'))}",
+        "--rollback-monitor=1s",
+        f"--env=PART={{{{.{part}}}}}",
+    ]
+    for _ in range(draw.choice((0, 0, 1, 1, 2))):
+        options += draw.choice(extras(draw, story.is_global))
+    create = ("service", "create", "-d", "-q", "--with-registry-auth", "--name=NAME")
+    return Step(0, (*create, *options, f"@{story.command}-1"), has_token=True)
+
+
+def extras(draw, is_global):
+    """Options of create that not every service has."""
+    replicated = () if is_global else (("--replicas-max-per-node=2",),)
+    # Only create leaves mounts as they are given: docker service update sorts them.
+    unsorted = f"--mount={TMPFS}/b", f"--mount={TMPFS}/a"
+    sorted_ = f"--mount={VOLUME.format('one')}", f"--mount={VOLUME.format('two')}"
+    return (
+        ("--health-cmd=true", "--health-interval=1s"),
+        ("--health-cmd=true", "--health-interval=1s"),
+        unsorted,
+        sorted_,
+        (f"--constraint={draw.choice(SOME_NODES + ALL_NODES)}",),
+        ("--placement-pref=spread=node.labels.zone",),
+        ("--limit-memory=64MB",),
+        ("--publish=mode=host,target=80,published=PORT",),
+        *replicated,
+    )
+
+
+def next_step(draw, story, number):
+    """One of all that may happen to a service after it was made."""
+    kind = draw.choices(list(KINDS), [weight for weight, _ in KINDS.values()])[0]
+    options = KINDS[kind][1](draw, story)
+    if kind == "rollback":
+        return Step(number, ("service", "rollback", "-d", "-q", "NAME"))
+    if kind == "scale" and options:
+        return Step(number, ("service", "scale", "-d", *options))
+    token = kind == "refresh" or (kind != "nothing" and draw.random() < 0.6)
+    login = ("--with-registry-auth",) if token else ()
+    return Step(number, ("service", "update", "-d", "-q", *login, *options, "NAME"), token)
+
+
+def image_options(draw, story):
+    """Another image: good, one that fails, one that nobody can pull."""
+    good = f"@{story.command}-2", f"@{story.command}-1", "@stays-2"
+    return (f"--image={draw.choice((*good, '@is-bad-1', '@missing'))}",)
+
+
+def constraint_options(draw, _):
+    """Add one that all, some or no nodes meet, or remove one that is there or not."""
+    action = draw.choice(("add", "add", "rm"))
+    some = draw.choice((ALL_NODES, ALL_NODES, SOME_NODES, NO_NODE))
+    return (f"--constraint-{action}={draw.choice(some)}",)
+
+
+def resource_options(draw, _):
+    """A limit, or a reservation that some node has, or none."""
+    reserve = draw.choice(("--reserve-memory=900GB", "--reserve-memory=1MB"))
+    return (draw.choice(("--limit-memory=48MB", "--limit-memory=80MB", reserve)),)
+
+
+def port_options(draw, _):
+    """A port of the host, of which each node has one: further tasks there have to wait."""
+    add = "--publish-add=mode=host,target=80,published=PORT"
+    return (draw.choice((add, add, "--publish-rm=80")),)
+
+
+def mount_options(draw, _):
+    """Mounts come and go."""
+    add = tuple(f"--mount-add={TMPFS}/{name}" for name in draw.sample("xyz", 2))
+    volume = (f"--mount-add={VOLUME.format('three')}",)
+    return draw.choice((add, volume, ("--mount-rm=/a",), ("--mount-rm=/x",)))
+
+
+def placement_options(draw, story):
+    """Preferences, and how many tasks a node may have."""
+    zone = "spread=node.labels.zone"
+    options = [f"--placement-pref-add={zone}", f"--placement-pref-rm={zone}"]
+    if not story.is_global:
+        options += [f"--replicas-max-per-node={draw.choice((0, 1, 2, 3))}"]
+    return (draw.choice(options),)
+
+
+def policy_options(draw, _):
+    """When swarm starts tasks again, and what a rollout does that fails."""
+    condition = f"--restart-condition={draw.choice(('any', 'on-failure', 'none'))}"
+    attempts = f"--restart-max-attempts={draw.choice((0, 1, 2))}"
+    action = f"--update-failure-action={draw.choice(('pause', 'continue', 'rollback'))}"
+    return (draw.choice((condition, attempts, action)),)
+
+
+def health_options(draw, _):
+    """A check that is passed, one that is not, or none."""
+    retries = "--health-interval=1s", "--health-retries=1"
+    commands = ("--health-cmd=true",), ("--health-cmd=true",), ("--health-cmd=false",)
+    return draw.choice((*((*command, *retries) for command in commands), ("--no-healthcheck",)))
+
+
+def scale_options(draw, story):
+    """Up, down or to nothing; a global service has as many tasks as there are nodes."""
+    return () if story.is_global else (f"NAME={draw.choice((0, 0, 1, 2, 3, 5))}",)
+
+
+def number_option(option):
+    """An option that sets N to another number."""
+    return lambda draw, _: (f"{option}=N={draw.randint(1, 10**6)}",)
+
+
+def fixed_options(*options):
+    return lambda *_: options
+
+
+# How often each comes, and its options.
+KINDS = {
+    "image": (6, image_options),
+    "environment": (3, number_option("--env-add")),
+    "label": (2, number_option("--label-add")),
+    "container label": (2, number_option("--container-label-add")),
+    "constraint": (5, constraint_options),
+    "placement": (3, placement_options),
+    "resources": (3, resource_options),
+    "port": (3, port_options),
+    "mount": (2, mount_options),
+    "policy": (3, policy_options),
+    "health": (2, health_options),
+    "force": (2, fixed_options("--force")),
+    "rollback": (3, fixed_options()),
+    "refresh": (4, fixed_options()),
+    "nothing": (2, fixed_options()),
+    "scale": (6, scale_options),
+}
+
+# What is seen of a twin ---------------------------------------------------------------------------
+
+ENDED = ("complete", "failed", "rejected")  # by itself; not shut down by swarm
+IN_FLUX = ("new", "allocated", "assigned", "accepted", "preparing", "ready", "starting")
+RESTLESS_SECONDS = 12  # of a task's last end: less than the rest, more than a restart takes
+
+
+@dataclass(frozen=True)
+class Count:
+    """What happened to a twin after it was left alone, given to the script, or updated.
+
+    Slots that were restless already, as in a crash loop, are counted apart: their tasks start
+    and end all the while, so that their number differs by chance.
+    """
+
+    stopped: int = 0  # tasks that ran in quiet slots, and do no longer
+    started: int = 0  # new tasks in quiet slots, which got as far as a container
+    restarted: int = 0  # new tasks in restless slots
+    restless: int = 0  # slots
+
+    def exceeds(self, alone):
+        """Whether more happened than to the one that was left alone.
+
+        A restless slot may well have got one start more in the same time, and a half more when
+        the machine is busy.
+        """
+        noise = alone.restarted // 2 + max(self.restless, alone.restless)
+        is_louder = self.restarted > alone.restarted + noise
+        return is_louder or self.stopped > alone.stopped or self.started > alone.started
+
+    def __str__(self):
+        loop = f", {self.restarted} new in {self.restless} restless slots" if self.restless else ""
+        return f"stopped {self.stopped}, started {self.started}{loop}"
+
+
+def slots_of(tasks):
+    """{slot, or node of a global service: its tasks, the newest first}."""
+    slots = {}
+    for task in sorted(tasks, key=lambda task: task["CreatedAt"], reverse=True):
+        # The task of a slot that went with a scale-down.
+        if task["DesiredState"] != "remove":
+            slots.setdefault(task.get("Slot") or task.get("NodeID"), []).append(task)
+    return slots
+
+
+def state_of(task):
+    return task["Status"]["State"]
+
+
+def is_wanted(task):
+    return task["DesiredState"] in ("ready", "running")
+
+
+def is_running(task):
+    return state_of(task) == task["DesiredState"] == "running"
+
+
+def has_started(task):
+    """Whether it got as far as a container: one that waits, or was rejected, did nobody harm."""
+    return bool(task["Status"].get("ContainerStatus", {}).get("ContainerID"))
+
+
+def seconds_since(moment, now):
+    """`now` as time.time() has it, `moment` as the API shows it."""
+    return now - datetime.fromisoformat(f"{moment[:19]}+00:00").timestamp()
+
+
+def is_restless(tasks, now):
+    """Whether the tasks of a slot end and are started again, or are on their way, at that moment.
+
+    A slot in which nothing is wanted any more is at rest, even if its task has just ended.
+    """
+    wanted = list(filter(is_wanted, tasks))
+    has_ended = any(
+        state_of(task) in ENDED
+        and seconds_since(task["Status"]["Timestamp"], now) < RESTLESS_SECONDS
+        for task in tasks
+    )
+    return bool(wanted) and (has_ended or any(state_of(task) in IN_FLUX for task in wanted))
+
+
+def restless_slots(tasks, now):
+    return {slot for slot, some in slots_of(tasks).items() if is_restless(some, now)}
+
+
+def likeness(service, tasks, nodes, now):
+    """What has to be the same for twins to be alike, whatever nodes their tasks are on.
+
+    Of each slot its newest task and those that are wanted; what was before those is past.
+    `nodes` are {ID: (state, availability)}: a task on a lost node is another thing.
+    """
+    template = service["Spec"]["TaskTemplate"]
+    slots = Counter()
+    for newest, *older in slots_of(tasks).values():
+        if is_restless([newest, *older], now):
+            slots["restless"] += 1
+        else:
+            shown = [newest, *filter(is_wanted, older)]
+            slots[tuple(facts(task, template, nodes) for task in shown)] += 1
+    # A rollout that is over and none at all are the same to swarm.
+    rollout = "" if rollout_of(service) == "completed" else rollout_of(service)
+    return slots, rollout, service["Spec"] == service.get("PreviousSpec")
+
+
+def facts(task, template, nodes):
+    """Of one task. What spec a task had that is over decides nothing."""
+    outdated = differences(task["Spec"], template) if is_wanted(task) else ()
+    return state_of(task), task["DesiredState"], outdated, nodes.get(task.get("NodeID"), ())
+
+
+def differences(spec, template):
+    """In which parts a task's spec is not the service's: it may be of an older version."""
+    keys = sorted(spec.keys() | template.keys())
+    # Runtime stands in a service's spec alone.
+    return tuple(key for key in keys if spec.get(key) != template.get(key) and key != "Runtime")
+
+
+def rollout_of(service):
+    return (service.get("UpdateStatus") or {}).get("State", "")
+
+
+def count(before, after, now):
+    """What happened to a twin between two lists of its tasks; `now` is the time of the first."""
+    restless = restless_slots(before, now)
+    known = {task["ID"] for task in before}
+    still = {task["ID"] for task in after if is_running(task)}
+    counts = Counter(restless=len(restless))
+    for slot, some in slots_of(before).items():
+        if slot not in restless:
+            counts["stopped"] += sum(is_running(task) and task["ID"] not in still for task in some)
+    for task in after:
+        if task["ID"] not in known and has_started(task):
+            slot = task.get("Slot") or task.get("NodeID")
+            counts["restarted" if slot in restless else "started"] += 1
+    return Count(**counts)
+
+
+# Judging ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the script said of one service."""
+
+    is_refreshed: bool = False
+    lines: tuple = ()  # (outcome or "restarts", reason)
+
+    def has(self, *outcomes):
+        return any(outcome in outcomes for outcome, _ in self.lines)
+
+    @property
+    def foresaw(self):
+        """Whether it said before the update that tasks would be replaced."""
+        return any(
+            outcome == "to be refreshed" and reason != "it pulls from ECR"
+            for outcome, reason in self.lines
+        )
+
+    @property
+    def waits(self):
+        """Whether it was held back for what passes by itself."""
+        return any(
+            outcome in ("held back", "held back too long")
+            and ("rollout" in reason or "start" in reason)
+            for outcome, reason in self.lines
+        )
+
+
+OUTCOMES = (
+    "held back too long",
+    "held back",
+    "left alone",
+    "failed",
+    "to be refreshed",
+    "restarts",
+)
+
+
+def said_of(name, stdout, stderr):
+    """What the script's output says of a service. A line may have several names before it."""
+    lines = []
+    for line in stderr.splitlines():
+        head, colon, reason = line.partition(": ")
+        for outcome in OUTCOMES:
+            names, found, rest = head.rpartition(f" {outcome}")
+            if colon and found and not rest and name in names.replace(",", " ").split():
+                lines.append((outcome, reason))
+                break
+    return Said(name in stdout.split(), tuple(lines))
+
+
+def judge(said, counts):
+    """The category of a story whose twins were alike. `counts` are {twin: Count}. Pure."""
+    script_did_harm = counts[SCRIPT].exceeds(counts[ALONE])
+    update_did_harm = counts[PLAIN].exceeds(counts[ALONE])
+    if said.is_refreshed:
+        if said.foresaw:
+            return FORESEEN if script_did_harm else IN_VAIN
+        if not script_did_harm:
+            return RIGHT
+        return TOO_LATE if said.has("restarts") else HARM
+    if update_did_harm:
+        return RIGHT
+    return WAITS if said.waits else NEEDLESS
+
+
+def summary(categories, not_alike, not_confirmed):
+    """The counts in one line."""
+    found = Counter(categories)
+    parts = ", ".join(f"{name} {found[name]}" for name in CATEGORIES)
+    return (
+        f"judged {len(categories)}: {parts}; not alike {not_alike}; not confirmed {not_confirmed}"
+    )
+
+
+def events_text(session):
+    """What happened to the nodes, in one line."""
+    said = [f"round {number}: {kind} {node}" for number, kind, node in session.events]
+    return (
+        f"nodes: {'; '.join(said) or 'all the while there'}; pauses: {json.dumps(session.pauses)}"
+    )
