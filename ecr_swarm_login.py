@@ -1,4 +1,8 @@
 #!/usr/bin/python3 -I
+# /// script
+# requires-python = ">=3.9"
+# dependencies = ["sh>=1.14.1,<3"]
+# ///
 """Give every Docker Swarm service that pulls from AWS ECR a fresh token, and change nothing else.
 
   ecr_swarm_login.py --dry-run                say what would become of each service, and why
@@ -12,59 +16,72 @@ import os
 import sys
 
 # The first line keeps out what lies beside this file, in PYTHONPATH and in a user's folder: root
-# runs it. Another Python that was named, a virtual environment's, starts itself again that way.
+# runs it. Another Python, such as a virtual environment's, starts itself again that way.
 if __name__ == "__main__" and not sys.flags.isolated:
+    if sys.argv[0] == "-":
+        sys.exit("ecr_swarm_login: from stdin, run python3 -I - [options] <ecr_swarm_login.py")
     os.execv(sys.executable, [sys.executable, "-I", *sys.argv])
 
 import argparse
+import concurrent.futures
 import contextlib
-import errno
 import fcntl
 import io
+import ipaddress
 import json
 import logging
-import pwd
 import random
 import re
+import resource
+import select
 import shutil
 import signal
+import tempfile
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Optional
 
-# Isolated, the Pythons of Fedora and Amazon Linux leave out where root's pip installs.
+# Where root's pip installs on Fedora and Amazon Linux, which an isolated Python leaves out.
 sys.path.append("/usr/local/lib/python{}.{}/site-packages".format(*sys.version_info))
 # --help and --version do without.
 with contextlib.suppress(ImportError):
     import sh
 
-# How to read this file: from top to bottom, as a run goes; main(), run_once() and work() tell it.
-# What it does to a machine is done in few places. Programs.start() starts every program. log_in()
-# hands a token from aws to docker. update_together() and update_singly() change the swarm, and
-# spare() is the table of what they leave alone. Nothing else is written but a lock and the log.
+# How to read this file: from top to bottom. Few places do something to a machine: Programs.start()
+# starts every program, log_in() hands a token from aws to docker, and update() changes the swarm.
+# effects_of() computes what an update would do by swarm's own rules; spare() is the table of what
+# is left alone for it. Nothing is written but the log and one folder in memory.
 
 
 # What is fixed ------------------------------------------------------------------------------------
 
 RUN_SECONDS = 240  # of one run; eight of them and their pauses fit into the unit's TimeoutStartSec
-PROGRAM_SECONDS = 60  # of one program: what takes longer hangs, and is killed with its children
-UPDATE_SECONDS = 30  # of one update: it is tried again later, and the others wait for it
+PROGRAM_SECONDS = 60  # of one program: what takes longer hangs, and is killed
+LOOK_SECONDS = 20  # of one question to docker
+UPDATE_SECONDS = 30  # of one update
+WORKERS = 32  # batches at work or hung at a time
+STALE_SECONDS = 2  # after a look nothing is begun that rests on it
+PATIENCE_SECONDS = 3  # for a batch that hangs, before the next one begins beside it
+GATHER_SECONDS = 1  # for registries that are slower than others
 CLOSING_SECONDS = 30  # that are kept for the look after the last updates
-UNASKED_SECONDS = 10  # of an aws that asks for a registry which no service and nobody has named
 KILL_SECONDS = 5  # between SIGTERM and SIGKILL
-TRY_SECONDS = 60  # between the runs of --tries
-# Seconds before each further try: a daemon that restarts takes some, and so does a new leader.
+READER_SECONDS = 5  # for a reader of the log that stalls; then the rest of it is dropped
+# Seconds before what failed is tried again: a daemon that restarts takes some, and so does a new
+# leader. TRY_SECONDS come before each further run of --tries.
 PAUSES = (1, 3, 9)
+TRY_SECONDS = 60
 SAID_LENGTH = 500  # characters of what a program said that are shown: the last ones tell most
-BATCH = 200  # services looked at, then updated: the fewer, the less happens in between
+OUTPUT_BYTES = 64 * 2**20  # that a program may print: some ten times what 5,000 services take
+BATCH = 50  # services at most that are looked at, then updated, within a second if docker keeps up
 LONG_HOURS = 6  # half a token's life
+SKEW_HOURS = 0.1  # by which the clocks of two managers may differ
 
 # More at a time gain nothing: the start of the docker client takes all processors.
 AT_ONCE = min(16, 4 * (os.cpu_count() or 1))
-XARGS = ("xargs", "-r", f"-P{AT_ONCE}")
+XARGS = ("xargs", "-r", f"-P{AT_ONCE}", "-n1")
 
 # Whole hosts only: a look-alike would get a token; amazon-ecr-credential-helper, api/client.go.
 ECR_HOST = re.compile(
@@ -72,7 +89,7 @@ ECR_HOST = re.compile(
     r"(?:amazonaws\.com(?:\.cn)?|amazonaws\.eu|on\.aws|on\.amazonwebservices\.com\.cn"
     r"|sc2s\.sgov\.gov|c2s\.ic\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)"
 )
-# Where a region's name begins so, its registries are elsewhere than in amazonaws.com.
+# Regions whose names begin so have their registries elsewhere than in amazonaws.com.
 PARTITIONS = {
     "cn": "amazonaws.com.cn",
     "eusc-de": "amazonaws.eu",
@@ -85,7 +102,9 @@ PARTITIONS = {
 AWS_TOKEN = ("aws", "ecr", "get-login-password", "--region")
 AWS_ACCOUNT = ("aws", "sts", "get-caller-identity", "--query", "Account", "--output", "text")
 AWS_REGION = ("aws", "configure", "get", "region")
+CONTEXT = ("docker", "context", "inspect", "--format", "{{.Name}}")
 LOGIN = ("docker", "login", "--username", "AWS", "--password-stdin")
+# Without a name, a password and a terminal docker authenticates with the login that it holds.
 PROOF = ("docker", "login")
 INFO = ("docker", "info", "--format", "{{.Swarm.LocalNodeState}} {{.Swarm.ControlAvailable}}")
 LEADER = ("docker", "node", "inspect", "self", "--format", "{{.ManagerStatus.Leader}}")
@@ -93,33 +112,64 @@ LIST = ("docker", "service", "ls", "--format", "{{json .}}")
 INSPECT = ("docker", "service", "inspect", "--format", "{{json .}}")
 STATUS = ("docker", "service", "inspect", "--format", "{{.ID}} {{json .UpdateStatus}}")
 TASKS = ("docker", "service", "ps", "--no-trunc", "--no-resolve", "--format", "{{json .}}")
-WANTED = ("--filter", "desired-state=ready", "--filter", "desired-state=running")
+ONLY_WANTED = ("--filter", "desired-state=ready", "--filter", "desired-state=running")
 SPECS = ("docker", "inspect", "--type", "task", "--format", "{{json .}}")
+NODES = ("docker", "node", "inspect", "--format", "{{json .}}")
+READY = "active true"  # what INFO prints on a manager
 UPDATE = ("docker", "service", "update", "-d", "-q", "--with-registry-auth")
 
-# The docker client then goes on without any login, and sends an empty one; the client of 28 says
-# the second.
-CONFIG_IS_BROKEN = ("Error loading config file", "Error parsing config file")
-# What it says when a credential helper gave it a login that is good, but stores none: helpers
-# before 0.9.0 (amazon-ecr-credential-helper#102). The client of 28 hides that it could not store,
-# and goes on to ask for a password; the "non TTY device" of 28 is a "non-TTY device" in 29, where
-# errors begin with a small letter. Anything else is no proof.
+# What docker says when a credential helper gave it a good login but cannot store one, as ECR's
+# before 0.9.0 (amazon-ecr-credential-helper#102): the first, and neither of the others.
 GOOD = "authenticating with existing credentials"
-NOT_STORED = ("error saving credentials", "interactive login from a non")
 NOT_GOOD = ("login did not succeed", "invalid or expired")
+NO_PERMISSION = "permission denied while trying to connect"
+GONE_TEXT = "no such service"
 
 JOBS = ("ReplicatedJob", "GlobalJob")
 MODES = ("Replicated", "Global")
 SETTLED = ("", "completed", "rollback_completed")  # UpdateStatus.State
 DRY_HEADLINE = "Dry run: nothing is changed"
 HEADLINE = "Running docker update swarm services registry auth"
-# Task states that an update with another token does not spare: swarm replaces such tasks when they
-# serve already (swarmkit orchestrator/task.go, IsTaskDirty).
-WAITING = ("New", "Allocated", "Pending", "Assigned", "Accepted", "Preparing")
-SERVING = ("Ready", "Starting", "Running")
+
+# What a task is to an update. Docker calls the desired states of a task that swarm wants so:
+WANTED = ("Ready", "Running")
+UNWANTED = ("Shutdown", "Remove", "Complete", "Orphaned")
+SERVING, STARTING, STUCK, OVER, STOPPED = "serving", "starting", "stuck", "over", "stopped"
+PARTS = {
+    **dict.fromkeys(("New", "Allocated", "Pending", "Assigned", "Accepted", "Preparing"), STARTING),
+    **dict.fromkeys(("Ready", "Starting", "Running"), SERVING),
+    **dict.fromkeys(("Complete", "Failed"), OVER),  # by itself
+    **dict.fromkeys(("Shutdown", "Remove", "Orphaned"), STOPPED),  # by swarm, or with its node
+    "Rejected": STUCK,  # it never ran, as for a dead token
+}
+# A rejection that has nothing to do with a token: swarmkit, constraint_enforcer.go.
+LONG_UNITS = ("days", "weeks", "months", "years")
+OFF_ITS_NODE = "assigned node no longer meets constraints"
+AGE = re.compile(r"([A-Z][a-z]+) (?:less than a second|about an? [a-z]+|([0-9]{1,6}) ([a-z]+)) ago")
+
+# Where docker node inspect shows what constraints ask for.
+NODE_LABELS = {"node": ("Spec", "Labels"), "engine": ("Description", "Engine", "Labels")}
+NODE_FACTS = {
+    "node.id": ("ID",),
+    "node.hostname": ("Description", "Hostname"),
+    "node.role": ("Spec", "Role"),
+    "node.platform.os": ("Description", "Platform", "OS"),
+    "node.platform.arch": ("Description", "Platform", "Architecture"),
+}
+
+# What docker service inspect adds to Spec, but not to PreviousSpec: swarmkit, api/defaults.
+ROLLOUT_DEFAULTS = {
+    "Parallelism": 1,
+    "FailureAction": "pause",
+    "Monitor": 5 * 10**9,
+    "MaxFailureRatio": 0,
+    "Order": "stop-first",
+}
+RESTART_DEFAULTS = {"Condition": "any", "Delay": 5 * 10**9, "MaxAttempts": 0}
 
 # Why, in the order of spare(); {0} is the Service, {1} the options.
 ELSEWHERE = "its image is in no ECR registry, and its login would be replaced"
+MOVED = "its image was in another registry when the run began; the next run refreshes it"
 IS_JOB = "it is a job, and would run again"
 UNKNOWN_MODE = "its mode is {0.mode}, which this version does not know"
 NO_TAG = (
@@ -134,25 +184,37 @@ ROLLOUT_AND_BACK = ROLLOUT + "; to go back: docker service rollback {0.name}"
 KEPT = "docker service rollback is kept for {1.keep_rollback} hours"
 ALL_THE_SAME = "; to refresh it all the same: ecr_swarm_login.py --all-services {0.name}"
 CHOOSE = "some tasks have finished, and would run again; others need the token" + ALL_THE_SAME
-PART_ENDED = "some tasks have finished, and would run again" + ALL_THE_SAME
-ENDED = "its finished tasks would run again"
-STARTING = "its tasks are starting, and an update would start them once more"
-SORTED = "the docker client sorts its mounts and ulimits (docker/cli#7226){0.what_runs_then}"
-MAY_RESTART = "its tasks may restart once: " + SORTED
-PULLS = "it pulls from ECR"
-# Why tasks restart that nobody saw before the update.
-UNFORESEEN = (
-    "the update replaces its tasks, which nobody could see before it: docker writes the spec"
-    " in another way than it was written, as after an upgrade{0.what_runs_then}"
+PART_FINISHED = "some tasks have finished, and would run again" + ALL_THE_SAME
+FINISHED = "its finished tasks would run again"
+IS_STARTING = "its tasks are starting, and an update would start them once more"
+LEFTOVER = (
+    "its tasks restart: after it was scaled down, swarm would start a task that was left over,"
+    " and remove a running one"
 )
-LOST_AGAIN = "docker loses its login again and again"
+TOO_MANY = "its tasks restart: more serve than it is to have, and swarm would remove some"
+UNSORTED = (
+    "its tasks restart: the docker client sorts its mounts and ulimits (docker/cli#7226)"
+    "{0.what_runs_then}"
+)
+PLACED = (
+    "its tasks restart: they have another placement than the service, which swarm makes up for"
+    " at the first update with another token{0.what_runs_then}"
+)
+OLDER = "its tasks restart: they have an older spec than the service{0.what_runs_then}"
+PULLS = "it pulls from ECR"
+# Why tasks restart although nobody could see it before the update.
+UNFORESEEN = (
+    "docker writes its spec in another way than it was written, as after an upgrade"
+    "{0.what_runs_then}"
+)
 
-DUE, REFRESHED, LEFT, HELD, OVERDUE, FAILED = OUTCOMES = (
+DUE, REFRESHED, LEFT, HELD, OVERDUE, GONE, FAILED = OUTCOMES = (
     "to be refreshed",
     "refreshed",
     "left alone",
     "held back",
     "held back too long",
+    "gone",
     "failed",
 )
 NOTICE = logging.INFO + 5
@@ -161,16 +223,1367 @@ PRIORITIES = {logging.INFO: 6, NOTICE: 5, logging.WARNING: 4, logging.ERROR: 3} 
 log = logging.getLogger("ecr_swarm_login")
 
 
-class Failure(Exception):
-    """One line: what failed, what the program said, what to do next."""
+# Programs -----------------------------------------------------------------------------------------
 
 
 class Stopped(Exception):
     """A signal came: nothing more is to be started."""
 
 
+class Problem(Exception):
+    """What went wrong, in one line: what failed, what the program said, what to do next."""
+
+    def __init__(self, text: str, is_final: bool = False) -> None:
+        super().__init__(text)
+        self.text = text
+        self.is_final = is_final  # to try again is no use
+
+    def after(self, beginning: str) -> "Problem":
+        """The same with more to say before it."""
+        return Problem(f"{beginning}: {self.text}", self.is_final)
+
+
+# By what they befell: a service's name; anything else has a space in it, which no name has.
+Problems = dict[str, Problem]
+THE_RUN = "the run"
+
+
+class File(io.FileIO):
+    """A file in memory, which programs read or print to.
+
+    So no pipe of theirs can block us, the library sh logs none of it, and a token goes from one
+    program to another without a file on disk.
+    """
+
+    def __init__(self, content: str = "", source: Optional["File"] = None) -> None:
+        super().__init__(os.memfd_create("ecr_swarm_login"), "r+")
+        self.write(content.encode(errors="backslashreplace"))
+        if source:
+            os.sendfile(self.fileno(), source.fileno(), 0, source.size())
+        # Or programs side by side print over each other's lines.
+        fcntl.fcntl(self, fcntl.F_SETFL, os.O_APPEND)
+
+    def size(self) -> int:
+        """In bytes."""
+        return os.fstat(self.fileno()).st_size
+
+    def text(self) -> str:
+        """Its content, of whatever encoding."""
+        return os.pread(self.fileno(), self.size(), 0).decode(errors="replace").strip()
+
+    def lines(self) -> list[str]:
+        """Its lines. Not splitlines(), which cuts JSON at U+0085, too."""
+        return [line for line in self.text().split("\n") if line]
+
+    def objects(self) -> list[Any]:
+        """The JSON objects, one a line. Raises ValueError and the like."""
+        return [json.loads(line) for line in self.lines()]
+
+
+def value_at(data: Any, *path: str) -> Any:
+    """What lies at a path in nested objects; None where something is missing or no object."""
+    for key in path:
+        data = data.get(key) if isinstance(data, dict) else None
+    return data
+
+
+@dataclass
+class Result:
+    """What a program that has ended leaves."""
+
+    problem: Optional[Problem]
+    stdout: File
+    said: str  # on stderr, in one line
+
+    def checked(self) -> "Result":
+        """The same if there is no problem. Raises Problem."""
+        if self.problem:
+            raise self.problem
+        return self
+
+
+# In the foreground: it ends a program, but not what that has started in turn.
+TIMEOUT = ("--foreground", f"--kill-after={KILL_SECONDS}")
+STREAMS = ("_in", "_out", "_err")
+SH_OPTIONS: dict[str, Any] = {
+    "_tty_out": False,  # or the program believes in a terminal
+    "_close_fds": False,  # needs no /proc
+    "_new_session": True,
+    "_bg": True,
+    "_bg_exc": False,  # or a thread prints a traceback, with the program's stdout in it
+}
+
+
+class Programs:
+    """Starts all programs, of which none outlives the run's time or a signal."""
+
+    def __init__(self) -> None:
+        self.stopped_by = 0  # the signal
+        self.in_flight: set[int] = set()  # process groups that a signal ends
+        self.deadline = 0.0
+
+    def begin(self) -> None:
+        """From now on a run has its RUN_SECONDS."""
+        self.deadline = time.monotonic() + RUN_SECONDS
+
+    def seconds_left(self) -> float:
+        """Until the run has to end."""
+        return self.deadline - time.monotonic()
+
+    def stop(self, number: int, _frame: Any) -> None:
+        """Handle a signal: start nothing more, end what runs, say nothing more."""
+        self.stopped_by = number
+        self.pass_on()
+        log.warning("Stopped by %s: the next run does what is left", signal.Signals(number).name)
+        log.disabled = True
+
+    def pass_on(self) -> None:
+        """End what runs, if a signal came."""
+        for group in list(self.in_flight) if self.stopped_by else ():
+            signal_group(group, signal.SIGTERM)
+
+    def run(
+        self,
+        *command: str,
+        stdin: Optional[File] = None,
+        seconds: float = PROGRAM_SECONDS,
+        is_stoppable: bool = True,
+        is_secret: bool = False,
+        **how: Any,
+    ) -> Result:
+        """Run a program to its end, within its time and the run's. Raises Stopped after a signal.
+
+        One that is not stoppable is given all its time, or not started. What is secret, that is,
+        what it reads and prints, is not shown. For the rest see start().
+        """
+        name = " ".join(command[:3]).partition(" -")[0]
+        limit = min(seconds, self.seconds_left())
+        if limit < (0.1 if is_stoppable else seconds):
+            text = f"{name} was not started: the {RUN_SECONDS} seconds of the run are over"
+            return Result(Problem(text), File(), "")
+        files = (stdin or File(), File(), File())
+        began = time.monotonic()
+        status, why = self.start(command, files, limit, is_stoppable, **how)
+        has_hung = status in (124, 137) and time.monotonic() - began >= limit - 0.1
+        said = why or heard(files, is_secret)
+        # Docker warns at each login that it stores it.
+        if said and not status and command[:2] != PROOF:
+            log.info("%s succeeded, and said: %s", name, said[-SAID_LENGTH:])
+        return Result(explain(name, status, said, limit if has_hung else 0), files[1], said)
+
+    def start(
+        self,
+        command: tuple[str, ...],
+        files: tuple[File, File, File],
+        seconds: float,
+        is_stoppable: bool,
+        through: tuple[str, ...] = (),  # what starts it in turn
+        folder: str = "",  # of docker's logins
+        drain_seconds: float = 0,  # for what it has started in turn
+    ) -> tuple[int, str]:
+        """The one place that starts programs. Returns the exit status, and why there is none."""
+        if self.stopped_by:
+            raise Stopped
+        files[0].seek(0)
+        born = File()
+        environment = {**os.environ, "DOCKER_CONFIG": folder} if folder else os.environ
+        sh_options: dict[str, Any] = {
+            **SH_OPTIONS,
+            # By number: sh keeps what it is given in a cycle, open until that is collected.
+            **dict(zip(STREAMS, map(File.fileno, files))),
+            "_env": dict(environment),
+            "_preexec_fn": lambda: become_bounded(born),
+        }
+        limit = f"{seconds:.1f}"
+        try:
+            running = sh.timeout(*TIMEOUT, limit, *through, *command, **sh_options)
+            if is_stoppable:
+                self.in_flight.add(running.pid)
+                # A signal may have come before that.
+                self.pass_on()
+            running.wait()
+            status = 0
+        except (sh.ForkException, OSError) as error:
+            return 126, str(error)
+        except sh.ErrorReturnCode as error:
+            status = error.exit_code
+        finally:
+            # Whatever went wrong, it ends, and with it what it left behind.
+            self.end(int(born.text() or 0), drain_seconds)
+        if self.stopped_by:
+            raise Stopped
+        return status, ""
+
+    def end(self, group: int, drain_seconds: float) -> None:
+        """Wait for what a program has left running, but not for long."""
+        deadline = time.monotonic() + drain_seconds
+        while group and signal_group(group, 0) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if group:
+            signal_group(group, signal.SIGKILL)
+        self.in_flight.discard(group)
+
+
+def become_bounded(born: File) -> None:
+    """What a new process does first: say its number, and bound what it can print."""
+    os.write(born.fileno(), b"%d" % os.getpid())
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with contextlib.suppress(ValueError):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (OUTPUT_BYTES, hard))
+
+
+def signal_group(group: int, number: int) -> bool:
+    """Signal all processes of a group. Returns whether there is one left."""
+    try:
+        os.killpg(group, number)
+    except OSError:
+        return False
+    return True
+
+
+def heard(files: tuple[File, File, File], is_secret: bool) -> str:
+    """What a program said on stderr, in one line, without words of what is secret."""
+    said = files[2].text()
+    secret = files[0].text() + files[1].text() if said and is_secret else ""
+
+    def shown(word: re.Match[str]) -> str:
+        """A word, or what stands for it."""
+        return "[secret]" if word[0] in secret else word[0]
+
+    return re.sub(r"[\s\0-\37]+", " ", re.sub("[A-Za-z0-9+/=_-]{16,}", shown, said)).strip()
+
+
+def explain(name: str, status: int, said: str, hung_seconds: float) -> Optional[Problem]:
+    """What went wrong with a program."""
+    if not status:
+        return None
+    said = said[-SAID_LENGTH:] or "it said nothing"
+    reason = f"failed with exit status {status}" if status > 0 else f"was killed by {-status}"
+    if hung_seconds:
+        reason = f"hung, and was killed after {hung_seconds:.0f} seconds"
+    if NO_PERMISSION in said.lower():
+        remedy = "run it as root, or as one of the group docker"
+        return Problem(f"{name} {reason}: {said}: {remedy}", is_final=True)
+    return Problem(f"{name} {reason}: {said}")
+
+
+def missing_programs(*names: str) -> Problems:
+    """Programs without which nothing can be done."""
+    text = "{} is not installed, or not on the PATH"
+    missing = [name for name in names if not shutil.which(name)]
+    return {f"program {name}": Problem(text.format(name), is_final=True) for name in missing}
+
+
+def problem_of(doing: "Future[Any]") -> Optional[Problem]:
+    """What went wrong with something that was done beside others. Raises Stopped."""
+    error = doing.exception()
+    if isinstance(error, Stopped):
+        raise error
+    if isinstance(error, Problem) or error is None:
+        return error
+    # One line is all that a person should read.
+    is_odd = isinstance(error, (LookupError, TypeError, ValueError, AttributeError, RecursionError))
+    text = "docker shows what cannot be read" if is_odd else "something went wrong"
+    return Problem(f"{text}: {error!r}"[:SAID_LENGTH])
+
+
+# Registries and logins ----------------------------------------------------------------------------
+
+
+def ecr_host(image: Any) -> str:
+    """The ECR registry of an image, or "" if it is in another."""
+    host, slash, _ = str(image).partition("/")
+    return host if slash and ECR_HOST.fullmatch(host) else ""
+
+
+def region_of(host: str) -> str:
+    """The region of an ECR registry."""
+    return ECR_HOST.sub(r"\1", host)
+
+
+def docker_folder() -> str:
+    """Where docker keeps its logins by itself."""
+    return os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
+
+
+def memory_folder() -> Optional[str]:
+    """Where a folder can be made that is in memory; None for where temporary files usually are."""
+    # systemd's is gone even after SIGKILL: systemd.exec(5), RuntimeDirectory=.
+    folders = (os.environ.get("RUNTIME_DIRECTORY"), os.environ.get("TMPDIR"), "/dev/shm")
+    return next((path for path in folders if path and os.access(path, os.W_OK | os.X_OK)), None)
+
+
+class Registries:
+    """Tokens and logins of one run, all registries at once, side by side."""
+
+    def __init__(self, programs: Programs, folder: str) -> None:
+        self.programs = programs
+        self.folder = folder  # in memory
+        self.are_for_deploys = False  # and for nothing else
+        self.tokens: dict[str, Future[File]] = {}  # by region
+        # Where docker keeps a good login, by host: a folder of the run's own, or "" for docker's
+        # own place, which others may change.
+        self.logins: dict[str, str] = {}
+        self.kept: dict[str, Future[None]] = {}  # logins in docker's own place, by host
+        self.count = 0  # of logins
+        # One by one: docker replaces config.json without a lock, and two would lose one another's.
+        self.one_by_one = ThreadPoolExecutor(1)
+
+    def get_tokens(self, pool: ThreadPoolExecutor, regions: set[str]) -> None:
+        """Begin to get the tokens of these regions, as far as there is no good one yet."""
+        for region in sorted(regions):
+            if region not in self.tokens or self.tokens[region].exception():
+                self.tokens[region] = pool.submit(self.get_token, region)
+
+    def get_token(self, region: str) -> File:
+        """Have aws print a token to a file in memory, which nobody but docker login reads."""
+        result = self.programs.run(*AWS_TOKEN, region, is_secret=True)
+        problem = result.problem
+        if not problem and result.stdout.size() <= 1:
+            problem = Problem("aws ecr get-login-password succeeded, but printed nothing")
+        if problem:
+            raise problem.after("Failed to acquire docker login credentials")
+        return result.stdout
+
+    def log_in(self, host: str) -> str:
+        """Log docker in to a registry in a folder of the run's own, then in docker's own place.
+
+        Returns the folder; "" if docker has its own place only. Raises Problem.
+        """
+        token = self.tokens[region_of(host)].result()
+        folder = "" if self.are_for_deploys else self.log_in_apart(host, token)
+        self.kept[host] = self.one_by_one.submit(self.keep, host, token)
+        problem = None if folder else problem_of(self.kept[host])
+        if problem:
+            raise problem.after("Docker login failed")
+        self.count += 1
+        log.info("Docker login succeeded for %s", host)
+        return folder
+
+    def log_in_apart(self, host: str, token: File) -> str:
+        """Log docker in in a folder of the run's own; "" if it does not use that, as a snap's."""
+        folder = make_login_folder(self.folder, host)
+        config = os.path.join(folder, "config.json")
+        size = os.path.getsize(config)
+        result = self.pass_token(host, token, folder=folder)
+        has_grown = os.path.getsize(config) > size
+        return folder if has_grown and not result.problem else ""
+
+    def pass_token(self, host: str, token: File, **how: Any) -> Result:
+        """Have docker log in with a token, which it reads from a file of its own."""
+        stdin = File(source=token)
+        return self.programs.run(*LOGIN, host, stdin=stdin, is_secret=True, **how)
+
+    def keep(self, host: str, token: File) -> None:
+        """Log docker in where it keeps its logins, for deploys from here. Raises Problem.
+
+        This is never cut short. What counts is that the login is there, by whatever way.
+        """
+        result = self.pass_token(host, token, is_stoppable=False)
+        try:
+            self.prove(host)
+        except Problem as problem:
+            raise result.problem or problem from None
+
+    def prove(self, host: str, beginning: str = "not refreshed") -> None:
+        """Have docker authenticate with the login that it holds, and would send. Raises Problem.
+
+        It is not cut short either: some clients store the login again.
+        """
+        result = self.programs.run(*PROOF, host, is_stoppable=False)
+        said = (result.stdout.text() + result.said).lower()
+        is_good = GOOD in said and not any(text in said for text in NOT_GOOD)
+        if result.problem and not is_good:
+            text = f"{beginning}: docker holds no login that the registry takes"
+            raise result.problem.after(text)
+
+    def say_what_is_not_kept(self) -> None:
+        """Warn of registries that deploys from here have no login for."""
+        for host in self.logins.keys() & self.kept.keys():
+            problem = problem_of(self.kept.pop(host))
+            if problem:
+                text = "docker does not keep the login to %s, and a deploy from here sends none: %s"
+                log.warning(text, host, problem.text)
+
+
+def make_login_folder(folder: str, host: str) -> str:
+    """A folder for one login of docker's, with all that its own place has but other logins."""
+    # mkdtemp, for there may be one of an earlier try.
+    path = tempfile.mkdtemp(prefix=f"{host}-", dir=folder)
+    with contextlib.suppress(OSError):
+        for name in os.listdir(docker_folder()):
+            if not name.startswith("config.json"):
+                os.symlink(os.path.join(docker_folder(), name), os.path.join(path, name))
+    # With this, and not without, the client keeps the login in this very file, whatever store
+    # is on the PATH: docker/cli, cli/config/credentials/default_store.go.
+    with open(os.path.join(path, "config.json"), "w") as config:
+        json.dump({"auths": {host: {}}}, config)
+    return path
+
+
+# The model: what swarm does with an update --------------------------------------------------------
+
+
+@dataclass
+class Task:
+    """A task, as docker service ps shows it."""
+
+    id: str
+    node: str  # its ID, or "" as long as there is none
+    is_wanted: bool  # swarm wants it to run: its desired state is at most Running
+    state: str
+    part: str  # one of PARTS
+    is_old: bool  # it has been in this state for LONG_HOURS
+    difference: str = ""  # why an update replaces it though it serves: UNSORTED, PLACED, OLDER
+
+
+@dataclass
+class Service:
+    """All that decides about a service."""
+
+    id: str
+    name: str
+    image: str  # with its tag and digest, as far as it has them
+    mode: str  # Replicated, Global, ReplicatedJob, GlobalJob, or one that is unknown
+    replicas: int
+    condition: str  # when tasks are restarted: any, on-failure, none
+    max_attempts: int  # of restarts; 0 if there is no limit
+    constraints: list[str]
+    rollout: str  # UpdateStatus.State
+    began: str  # UpdateStatus.StartedAt, as docker prints it
+    hours: float  # since the rollout ended or began, or since the service was created
+    rolls_back: bool  # by itself, if the rollout fails
+    changed: set[str]  # the parts of its spec that the last update changed, besides the token
+    is_sorted: bool  # mounts and ulimits stand as the docker client sorts them
+    template: dict[str, Any]  # TaskTemplate, with defaults
+    slots: dict[str, list[Task]] = field(default_factory=dict)  # or nodes; the newest task first
+    nodes: dict[str, bool] = field(default_factory=dict)  # whether it may use them, by ID
+
+    @property
+    def host(self) -> str:
+        """The ECR registry of its image, or ""."""
+        return ecr_host(self.image)
+
+    @property
+    def may_finish(self) -> bool:
+        """Whether tasks can end for good, until an update starts them again."""
+        return self.condition != "any" or self.max_attempts > 0
+
+    def tasks(self, part: str) -> list[Task]:
+        """The tasks that are a part of it now, that is, those that swarm wants."""
+        tasks = [task for slot in self.slots.values() for task in slot]
+        return [task for task in tasks if task.is_wanted and task.part == part]
+
+    @property
+    def works(self) -> bool:
+        """Whether a task serves, or is to."""
+        return bool(self.tasks(SERVING) or self.tasks(STARTING))
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether tasks that serve are as the spec says, since nothing was changed since."""
+        return self.rollout in SETTLED and not self.changed
+
+    @property
+    def changes_tasks(self) -> bool:
+        """Whether the last update brought more than a token for its tasks."""
+        return not self.changed.isdisjoint(("TaskTemplate", "EndpointSpec"))
+
+    @property
+    def what_runs_then(self) -> str:
+        """What a restart of its tasks comes to if their image is not pinned."""
+        return "" if "@" in self.image else "; they run what the tag of their image means by then"
+
+    @property
+    def is_in_rollout(self) -> bool:
+        """Whether something of the old is left, which an update would take down, or forget."""
+        if self.rollout in SETTLED:
+            return False
+        if any(task.difference for task in self.tasks(SERVING)):
+            return True
+        if not self.changes_tasks:
+            return False
+        may_roll_back = self.rollout == "updating" and self.rolls_back
+        is_stale = self.rollout in ("updating", "paused") and self.hours >= LONG_HOURS
+        return may_roll_back or not is_stale
+
+
+@dataclass
+class Effects:
+    """The tasks of a service to which an update with another token does something."""
+
+    stops: list[Task] = field(default_factory=list)  # they serve, and are replaced or removed
+    hurries: list[Task] = field(default_factory=list)  # they start, and are replaced
+    repeats: list[Task] = field(default_factory=list)  # they are over, and are started again
+    heals: list[Task] = field(default_factory=list)  # they lack the token, and are replaced
+
+    def add(self, service: Service, tasks: list[Task]) -> None:
+        """Tasks that are replaced, or shut down for another in their slot."""
+        for task in tasks:
+            if task.part == SERVING:
+                self.stops.append(task)
+            elif task.part == STARTING:
+                self.hurries.append(task)
+            elif task.part == STUCK:
+                self.heals.append(task)
+            elif not restarts_itself(service, task):
+                self.repeats.append(task)
+
+    @property
+    def why_stops(self) -> str:
+        """Why tasks are stopped that serve."""
+        reasons = [task.difference for task in self.stops if task.difference]
+        return reasons[0] if reasons else TOO_MANY
+
+    @property
+    def swaps(self) -> bool:
+        """Whether a task that was left over takes the place of one that serves."""
+        return bool(self.repeats and self.stops) and self.why_stops == TOO_MANY
+
+    @property
+    def are_old(self) -> bool:
+        """Whether tasks have been over for LONG_HOURS."""
+        return any(task.is_old for task in self.repeats)
+
+
+def effects_of(service: Service) -> Effects:
+    """What swarm's orchestrators do on an update with another token. Pure.
+
+    Source: moby/swarmkit, manager/orchestrator: replicated/services.go and global/global.go
+    (reconcile), restart/restart.go (UpdatableTasksInSlot), update/updater.go (worker).
+    """
+    slots = {number: updatable(service, tasks) for number, tasks in service.slots.items()}
+    effects = Effects()
+    kept, removed = reconcile(service, slots)
+    for number in kept:
+        effects.add(service, tasks_replaced(slots[number]))
+    for number in removed:
+        effects.stops += [task for task in slots[number] if task.part == SERVING]
+    if service.may_finish and service.mode == "Replicated":
+        # Slots that do not count are deleted, and what is missing then is started.
+        dead = [service.slots[number][0] for number in slots if not slots[number]]
+        for task in dead[: service.replicas - len(kept)]:
+            # What was rejected never ran.
+            (effects.heals if task.part == STUCK else effects.repeats).append(task)
+    return effects
+
+
+def updatable(service: Service, tasks: list[Task]) -> list[Task]:
+    """The tasks for which a slot counts: those wanted, or the newest if it is over for good."""
+    wanted = [task for task in tasks if task.is_wanted]
+    if not wanted and not restarts_itself(service, tasks[0]):
+        return tasks[:1]
+    return wanted
+
+
+def restarts_itself(service: Service, task: Task) -> bool:
+    """Whether swarm starts a task of this kind again by itself: restart.go, shouldRestart."""
+    if service.condition == "none":
+        return False
+    if service.condition == "on-failure" and task.state == "Complete":
+        return False
+    # How many attempts are used up is not shown; all are, if it has failed and no other came.
+    return not service.max_attempts or task.part == STOPPED
+
+
+def reconcile(service: Service, slots: dict[str, list[Task]]) -> tuple[list[str], list[str]]:
+    """Which of the slots that count stay and are updated, and which are removed."""
+    slots = {number: tasks for number, tasks in slots.items() if tasks}
+    if service.mode != "Replicated":
+        # Tasks on other nodes are shut down, if they are not yet, and start nothing.
+        return [node for node in slots if service.nodes.get(node, not service.nodes)], []
+    numbers = in_order_of_removal(slots)
+    return numbers[: service.replicas], numbers[service.replicas :]
+
+
+def in_order_of_removal(slots: dict[str, list[Task]]) -> list[str]:
+    """The slots of a replicated service, those that are removed first at the end.
+
+    Source: replicated/slot.go. Running ones come first; then each counts as the nth copy on its
+    node, and the first copies come first.
+    """
+    runs = {slot: any(task.state == "Running" for task in tasks) for slot, tasks in slots.items()}
+    copies: dict[str, int] = {}
+    rank: dict[str, float] = {}
+    for slot in sorted(slots, key=lambda slot: (not runs[slot], int(slot))):
+        node = slots[slot][0].node if len(slots[slot]) == 1 else ""
+        copies[node] = copies.get(node, 0) + 1
+        rank[slot] = copies[node] if node else float("inf")
+    # Go's sort keeps the order of equals in short lists only: in long ones, expect the worst.
+    is_long = len(slots) > 12
+    return sorted(rank, key=lambda slot: (rank[slot], is_long and runs[slot]))
+
+
+def tasks_replaced(tasks: list[Task]) -> list[Task]:
+    """The tasks of a slot that stays which are replaced, or shut down for another in the slot."""
+    clean = [task for task in tasks if not is_dirty(task)]
+    return [task for task in tasks if task not in clean[:1]]
+
+
+def is_dirty(task: Task) -> bool:
+    """Whether a task is not as the spec says: task.go, IsTaskDirty.
+
+    The token is left out of account for tasks that serve, and so is the placement, but only if it
+    alone is different: what was ignored when the placement was changed counts with a new token.
+    """
+    return task.part != SERVING or bool(task.difference)
+
+
+def may_use(node: dict[str, Any], constraints: list[str]) -> bool:
+    """Whether a global service keeps its task on a node up to date, as global.go has it."""
+    is_down = value_at(node, "Status", "State") == "down"
+    is_active = value_at(node, "Spec", "Availability") == "active"
+    return is_active and not is_down and all(meets(node, each) for each in constraints)
+
+
+def meets(node: dict[str, Any], constraint: str) -> bool:
+    """Whether a node meets a constraint: swarmkit, manager/constraint/constraint.go.
+
+    Raises KeyError or ValueError for one that this version does not know.
+    """
+    key, operator, wanted = map(str.strip, re.split("(==|!=)", constraint, maxsplit=1))
+    label = re.fullmatch(r"(?i)(node|engine)\.labels\.(.+)", key)
+    value = value_at(node, *NODE_LABELS[label[1].lower()], label[2]) if label else None
+    if key.lower() == "node.ip":
+        address = ipaddress.ip_address(str(value_at(node, "Status", "Addr")))
+        return (address in ipaddress.ip_network(wanted)) == (operator == "==")
+    if not label:
+        value = value_at(node, *NODE_FACTS[key.lower()])
+    return (str(value or "").lower() == wanted.lower()) == (operator == "==")
+
+
+# Policy -------------------------------------------------------------------------------------------
+
+
+def decide(service: Service, host: str, options: argparse.Namespace) -> tuple[str, str]:
+    """What becomes of a service that docker is logged in to `host` for, and why. Pure."""
+    outcome, reason = spare(service, host, options)
+    if options.all_services and outcome != DUE:
+        return DUE, f"as every service is, although {reason}"
+    return outcome, reason
+
+
+def spare(service: Service, host: str, options: argparse.Namespace) -> tuple[str, str]:
+    """What becomes of a service: the first line that applies."""
+    effects = effects_of(service)
+    held = OVERDUE if service.hours >= LONG_HOURS else HELD
+    rollout = ROLLOUT_AND_BACK if service.rollout in ("updating", "paused") else ROLLOUT
+    restart = held if options.no_restart else DUE
+    part = OVERDUE if effects.are_old else HELD
+    # fmt: off
+    table = (
+        (not service.host,                    LEFT,    ELSEWHERE),
+        (service.host != host,                HELD,    MOVED),
+        (service.mode in JOBS,                LEFT,    IS_JOB),
+        (service.mode not in MODES,           held,    UNKNOWN_MODE),
+        (not has_tag(service.image),          held,    NO_TAG),
+        (service.is_in_rollout,               held,    rollout),
+        (keeps_rollback(service, options),    LEFT,    KEPT),
+        (effects.swaps,                       restart, LEFTOVER),
+        (effects.repeats and effects.heals,   FAILED,  CHOOSE),
+        (effects.repeats and service.works,   part,    PART_FINISHED),
+        (effects.repeats,                     LEFT,    FINISHED),
+        (effects.hurries,                     HELD,    IS_STARTING),
+        (effects.stops,                       restart, effects.why_stops),
+        (True,                                DUE,     PULLS),
+    )
+    # fmt: on
+    outcome, reason = next((outcome, reason) for applies, outcome, reason in table if applies)
+    return outcome, reason.format(service, options)
+
+
+def keeps_rollback(service: Service, options: argparse.Namespace) -> bool:
+    """Whether docker service rollback is to go on to lead somewhere."""
+    is_change = service.rollout == "completed" and service.changes_tasks
+    return is_change and service.hours < options.keep_rollback
+
+
+def has_tag(image: str) -> bool:
+    """Whether an image has a tag or a digest: the docker client adds :latest to one without."""
+    return ":" in image.rpartition("/")[2]
+
+
+# Look, update, look again -------------------------------------------------------------------------
+
+
+@dataclass
+class Row:
+    """A service as docker service ls shows it."""
+
+    short_id: str  # how its ID begins
+    name: str
+    host: str  # the ECR registry of its image by then, or ""
+
+
+def refresh(run: "Run", rows: list[Row]) -> Problems:
+    """Look at services of one registry, decide, update. Returns the problems of the updates.
+
+    Several are looked at together. What spoils that, as one that has just been removed, raises
+    Problem or something else for all; they are tried again one by one, and then it has it alone.
+    """
+    if run.programs.seconds_left() < CLOSING_SECONDS:
+        raise Problem(f"the {RUN_SECONDS} seconds of the run were over before its turn came")
+    host, folder = rows[0].host, run.registries.logins[rows[0].host]
+    is_guarded = bool(host) and not folder and not run.options.dry_run
+    if is_guarded:
+        run.registries.prove(host)
+    services, looked_at = look(run.programs, rows)
+    due = decide_all(run, host, services)
+    if run.options.dry_run or not due:
+        return {}
+    problems = update(run, due, folder, looked_at)
+    if is_guarded:
+        run.registries.prove(host, "may have been sent an empty login")
+    for service in due:
+        if service.name not in problems:
+            run.report.refreshed(service)
+    return problems
+
+
+def look(programs: Programs, rows: list[Row]) -> tuple[list[Service], float]:
+    """What services are now, with their tasks, and when docker has said so. Raises Problem."""
+    ids = [row.short_id for row in rows]
+
+    def ask(*command: str) -> list[dict[str, Any]]:
+        """Ask docker something, but not for long."""
+        return programs.run(*command, seconds=LOOK_SECONDS).checked().stdout.objects()
+
+    with ThreadPoolExecutor(1) as pool:
+        tasks = pool.submit(ask, *TASKS, *ONLY_WANTED, *ids)
+        services = {data["Spec"]["Name"]: service_from(data) for data in ask(*INSPECT, *ids)}
+    looked_at = time.monotonic()
+    if services.keys() != {row.name for row in rows}:
+        # It prefers a name: moby, daemon/cluster/helpers.go, getService.
+        raise Problem(
+            f"docker shows {', '.join(services) or 'nothing'} for its ID {', '.join(ids)}"
+        )
+    attach(list(services.values()), tasks.result())
+    for closer_look in (look_at_histories, look_at_specs, look_at_nodes):
+        closer_look(list(services.values()), ask)
+    return list(services.values()), looked_at
+
+
+def look_at_histories(services: list[Service], ask: Any) -> None:
+    """Look at tasks that swarm no longer wants, too, where they decide."""
+    unclear = [service for service in services if needs_history(service)]
+    attach(unclear, ask(*TASKS, *[service.id for service in unclear]) if unclear else [])
+    for service in unclear:
+        if service.replicas and not service.slots:
+            raise Problem(f"docker shows no task of its {service.replicas} replicas")
+
+
+def look_at_specs(services: list[Service], ask: Any) -> None:
+    """See whether tasks that serve are as the spec says, where something was changed."""
+    changed = [service for service in services if not service.is_steady]
+    tasks = {task.id: task for service in changed for task in service.tasks(SERVING)}
+    specs = {data["ID"]: data for data in (ask(*SPECS, *tasks) if tasks else [])}
+    for service in changed:
+        for task in service.tasks(SERVING):
+            task.difference = task.difference or difference(service, specs[task.id])
+
+
+def look_at_nodes(services: list[Service], ask: Any) -> None:
+    """See which nodes global services may use, where it matters."""
+    spread = [service for service in services if needs_nodes(service)]
+    nodes = {node for service in spread for node in service.slots}
+    shown = ask(*NODES, *nodes) if nodes else []
+    for service in spread:
+        service.nodes = {data["ID"]: may_use(data, service.constraints) for data in shown}
+
+
+def service_from(data: dict[str, Any]) -> Service:
+    """What docker service inspect says of a service. Raises KeyError and the like."""
+    spec, status = data["Spec"], data.get("UpdateStatus") or {}
+    template = with_defaults(spec)["TaskTemplate"]
+    (mode,) = spec["Mode"]
+    rollout = str(status.get("State", ""))
+    began = str(status.get("StartedAt", ""))
+    return Service(
+        id=data["ID"],
+        name=spec["Name"],
+        image=template["ContainerSpec"]["Image"],
+        mode=mode,
+        replicas=int(spec["Mode"][mode].get("Replicas", 0)),
+        condition=template["RestartPolicy"]["Condition"],
+        max_attempts=int(template["RestartPolicy"]["MaxAttempts"]),
+        constraints=value_at(template, "Placement", "Constraints") or [],
+        rollout=rollout,
+        began=began,
+        hours=hours_since(status.get("CompletedAt") or began or data["CreatedAt"], rollout),
+        rolls_back=value_at(spec, "UpdateConfig", "FailureAction") == "rollback",
+        changed=changed_parts(spec, data.get("PreviousSpec"), rollout),
+        is_sorted=is_sorted(template["ContainerSpec"]),
+        template=template,
+    )
+
+
+def changed_parts(spec: dict[str, Any], previous: Any, rollout: str) -> set[str]:
+    """The parts of a spec that the last update changed. docker does not show tokens.
+
+    Nothing but the last update then, or none at all, and tasks that serve are as the spec says: a
+    refresh replaces what is different. (Or an update that changed nothing and brought no token.)
+    """
+    if not previous:
+        # A rollback that swarm began has none, either. Once that has paused, there is no other
+        # spec that it could go on to: which tasks serve decides.
+        return set() if rollout in ("", "rollback_paused") else {"TaskTemplate"}
+    spec, previous = with_defaults(spec), with_defaults(previous)
+    return {part for part in spec.keys() | previous.keys() if spec.get(part) != previous.get(part)}
+
+
+def with_defaults(spec: dict[str, Any]) -> dict[str, Any]:
+    """A spec as docker service inspect shows Spec, but not PreviousSpec and those of tasks."""
+    template = spec["TaskTemplate"]
+    container = {"StopGracePeriod": 10**10, "DNSConfig": {}}
+    rollouts = {
+        name: {**ROLLOUT_DEFAULTS, **(value_at(spec, name) or {})}
+        for name in ("UpdateConfig", "RollbackConfig")
+    }
+    whole = {
+        "Runtime": "container",
+        "Resources": {},
+        "Placement": {},
+        **template,
+        "RestartPolicy": {**RESTART_DEFAULTS, **(value_at(template, "RestartPolicy") or {})},
+        "ContainerSpec": {**container, **(value_at(template, "ContainerSpec") or {})},
+    }
+    return {**spec, **rollouts, "TaskTemplate": whole}
+
+
+def is_sorted(container: dict[str, Any]) -> bool:
+    """Whether mounts and ulimits stand as the docker client sorts them at each update."""
+    mounts = container.get("Mounts") or []
+    places = [
+        (value_at(mount, "Source") or "", value_at(mount, "Target") or "") for mount in mounts
+    ]
+    limits = [value_at(limit, "Name") or "" for limit in container.get("Ulimits") or []]
+    return places == sorted(places) and limits == sorted(limits)
+
+
+def hours_since(moment: str, rollout: str) -> float:
+    """Hours since 2024-05-01T12:00:00.123456789Z. Raises Problem if a rollout began at no time."""
+    try:
+        then = datetime.fromisoformat(f"{moment[:19]}+00:00")
+    except ValueError:
+        raise Problem(f"its rollout began at no time: {moment[:40]!r}") from None
+    hours = (time.time() - then.timestamp()) / 3600
+    if hours < -SKEW_HOURS and rollout not in SETTLED:
+        raise Problem(f"its rollout began in the future, at {moment[:40]}: see the clocks")
+    return max(hours, 0.0)
+
+
+def attach(services: list[Service], listed: list[dict[str, Any]]) -> None:
+    """Give services the tasks that docker lists: slot by slot, the newest first."""
+    owners = {service.id: service for service in services}
+    for service in services:
+        service.slots = {}
+    for data in listed:
+        # SERVICE.SLOT, or SERVICE.NODE if it is global.
+        owner, _, slot = str(data.get("Name")).partition(".")
+        if owner not in owners:
+            raise Problem("docker service ps shows a task that is none of its")
+        task = task_from(data, owners[owner].is_sorted)
+        owners[owner].slots.setdefault(slot, []).append(task)
+    for service in services:
+        for tasks in service.slots.values():
+            note_stuck(*tasks)
+
+
+def note_stuck(task: Task, *former: Task) -> None:
+    """See whether a task that starts may wait for a token: the one before it had none, or it is
+    so old that its own is dying.
+    """
+    if task.part == STARTING and (task.is_old or (former and former[0].part == STUCK)):
+        task.part = STUCK
+
+
+def task_from(data: dict[str, Any], is_sorted: bool) -> Task:
+    """A task, as docker service ps shows it. Raises Problem."""
+    desired, shown = data.get("DesiredState"), str(data.get("CurrentState"))
+    # Running 7 hours ago
+    age = AGE.fullmatch(shown)
+    if not age or age[1] not in PARTS or desired not in (*WANTED, *UNWANTED):
+        text = f"docker shows a task of it in an unknown state: {desired}, {shown[:SAID_LENGTH]}"
+        raise Problem(text)
+    part = PARTS[age[1]]
+    is_unwanted = desired in UNWANTED
+    if (is_unwanted and part in (SERVING, STARTING)) or OFF_ITS_NODE in str(data.get("Error")):
+        part = STOPPED
+    is_old = age[3] in LONG_UNITS or (age[3] == "hours" and int(age[2]) >= LONG_HOURS)
+    difference = "" if is_sorted else UNSORTED
+    return Task(data["ID"], data["Node"], not is_unwanted, age[1], part, is_old, difference)
+
+
+def needs_history(service: Service) -> bool:
+    """Whether tasks that swarm no longer wants decide, too: what is over, or was rejected."""
+    is_clear = service.tasks(SERVING) and not service.tasks(STARTING)
+    return service.may_finish or not is_clear
+
+
+def difference(service: Service, data: dict[str, Any]) -> str:
+    """In what a task that serves is not as the spec says, given docker inspect of it."""
+    template = with_defaults({"TaskTemplate": data["Spec"]})["TaskTemplate"]
+    # docker shows no ports of a task, but those that are older than the rollout have the old.
+    has_old_ports = data["CreatedAt"].rstrip("Z") < service.began.rstrip("Z")
+    if has_old_ports and "EndpointSpec" in service.changed and service.rollout not in SETTLED:
+        return OLDER
+    if template == service.template:
+        return ""
+    is_placed = {**template, "Placement": {}} == {**service.template, "Placement": {}}
+    return PLACED if is_placed else OLDER
+
+
+def needs_nodes(service: Service) -> bool:
+    """Whether it matters which nodes a global service may use: not if all tasks stay anyway."""
+    slots = [updatable(service, tasks) for tasks in service.slots.values()]
+    return service.mode == "Global" and any(tasks_replaced(tasks) for tasks in slots)
+
+
+def decide_all(run: "Run", host: str, services: list[Service]) -> list[Service]:
+    """Say what becomes of services. Returns those to be updated, first what may finish soon."""
+    due = []
+    for service in sorted(services, key=lambda service: service.name):
+        outcome, reason = decide(service, host, run.options)
+        if outcome == DUE:
+            due.append(service)
+        # One that only pulls from ECR is named when it is refreshed.
+        if outcome != DUE or reason != PULLS or run.options.dry_run:
+            run.report.conclude(outcome, reason, service.name)
+    return sorted(due, key=lambda service: not service.may_finish)
+
+
+def update(run: "Run", due: list[Service], folder: str, looked_at: float) -> Problems:
+    """Have swarm store the login that docker holds: the one step that changes the swarm.
+
+    xargs starts programs faster than any library. It starts none STALE_SECONDS after the look;
+    what has begun by then goes on. What counts is that docker says which services it has updated.
+    """
+    began = time.monotonic()
+    result = run.programs.run(
+        *UPDATE,
+        stdin=File("\n".join(service.id for service in due)),
+        through=XARGS,
+        folder=folder,
+        seconds=looked_at + STALE_SECONDS - began,
+        drain_seconds=UPDATE_SECONDS,
+    )
+    ended = time.monotonic()
+    # So many are looked at at a time as docker updates within a second.
+    run.pace = len(due) / (ended - began)
+    problem = result.problem or Problem("docker did not confirm the update")
+    if ended > looked_at + STALE_SECONDS:
+        text = "docker service update hung, or did not begin soon after the look"
+        problem = Problem(f"{text}: {result.said[-SAID_LENGTH:] or 'it said nothing'}")
+    done = set(result.stdout.lines())
+    run.updated += [service for service in due if service.id in done]
+    return {service.name: problem for service in due if service.id not in done}
+
+
+def say_restarts(run: "Run") -> None:
+    """Name the services whose tasks were replaced although nobody could see it before.
+
+    A service whose tasks all stay has no new UpdateStatus.
+    """
+    quiet = {each.id: each for each in run.updated if effects_of(each) == Effects()}
+    run.updated = []
+    ids = list(quiet)
+    for begin in range(0, len(ids), 500):
+        result = run.programs.run(*STATUS, *ids[begin : begin + 500])
+        for line in result.stdout.lines():
+            key, _, status = line.partition(" ")
+            began = re.search(r'"StartedAt":"([^"]+)"', status)
+            if key in quiet and began and began[1] != quiet[key].began:
+                run.report.restarted(quiet[key].name, UNFORESEEN.format(quiet[key]))
+        if result.problem:
+            log.log(NOTICE, "Nobody looked whether tasks restart: %s", result.problem.text)
+
+
+# What is said -------------------------------------------------------------------------------------
+
+
+class Stream:
+    """stderr or stdout, which may be a pipe that nobody reads: what is not read is dropped."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.patience = READER_SECONDS
+
+    def write(self, text: str) -> None:
+        """Write a line, or as much of it as is read in time."""
+        left = text.encode(errors="backslashreplace")
+        while left:
+            _, ready, _ = select.select([], [self.descriptor], [], self.patience)
+            if not ready:
+                self.patience = 0
+                return
+            # A pipe that is ready takes as much without blocking: pipe(7), PIPE_BUF.
+            left = left[os.write(self.descriptor, left[: select.PIPE_BUF]) :]
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
+
+
+class Report:
+    """What became of services and registries: said at once, and counted in the last line."""
+
+    def __init__(self, is_quiet: bool) -> None:
+        self.outcomes: dict[str, str] = {}  # by service
+        self.failures: dict[str, list[str]] = {}  # the services that failed, by reason
+        self.restarts: set[str] = set()  # services
+        self.is_quiet = is_quiet
+        self.names = Stream(1)
+        self.began = time.monotonic()
+
+    def conclude(self, outcome: str, reason: str, *names: str) -> None:
+        """What became of services, and why."""
+        self.outcomes.update(dict.fromkeys(names, outcome))
+        level = LEVELS.get(outcome, logging.INFO)
+        if outcome == FAILED:
+            self.failures.setdefault(reason, []).extend(names)
+        if outcome == DUE and reason != PULLS:
+            level = logging.WARNING
+        log.log(level, "%s %s: %s", label(names), outcome, reason)
+
+    def fail(self, problems: Problems) -> None:
+        """What is given up: a line for each reason."""
+        for reason, names in by_reason(problems).items():
+            if names:
+                self.conclude(FAILED, reason, *names)
+            else:
+                self.failures[reason] = []
+                log.error("%s", reason)
+
+    def refreshed(self, service: Service) -> None:
+        """A service holds a fresh token. For a pipe its name goes to stdout."""
+        self.outcomes[service.name] = REFRESHED
+        if effects_of(service).stops:
+            self.restarts.add(service.name)
+        if os.isatty(1) or is_journal(1):
+            log.info("%s refreshed", service.name)
+        elif not self.is_quiet:
+            # Whoever read it may have gone.
+            with contextlib.suppress(OSError):
+                self.names.write(f"{service.name}\n")
+
+    def restarted(self, name: str, reason: str) -> None:
+        """The tasks of a service are being replaced, which nobody could say before."""
+        self.restarts.add(name)
+        log.warning("%s restarts: %s", name, reason)
+
+    def end(self, logins: int) -> int:
+        """Say what the run did, and what is missing. Returns the exit status."""
+        outcomes = list(self.outcomes.values())
+        counted = [(outcomes.count(each), each) for each in OUTCOMES]
+        counted = [(logins, "logins" if logins > 1 else "login"), *counted]
+        counted.append((len(self.restarts), "restarted"))
+        what = ", ".join(f"{number} {each}" for number, each in counted if number)
+        what = f"{what or 'nothing was done'} in {time.monotonic() - self.began:.1f} seconds"
+        overdue = [name for name, outcome in self.outcomes.items() if outcome == OVERDUE]
+        if self.failures:
+            log.error("%s; missing: %s", what, "; ".join(self.missing()))
+            return 1
+        if overdue:
+            log.warning("%s; %s: %s", what, OVERDUE, label(overdue))
+            return 3
+        log.info("%s", what)
+        return 0
+
+    def missing(self) -> list[str]:
+        """Who failed and why, three reasons at most."""
+        said = [
+            f"{label(names)}: {reason}" if names else reason
+            for reason, names in self.failures.items()
+        ]
+        return said[:3] + (["more is said above"] if len(said) > 3 else [])
+
+
+def by_reason(problems: Problems) -> dict[str, list[str]]:
+    """The services that have a problem, by its text."""
+    reasons: dict[str, list[str]] = {}
+    for name, problem in sorted(problems.items()):
+        names = reasons.setdefault(problem.text, [])
+        if " " not in name:
+            names.append(name)
+    return reasons
+
+
+def label(names: Sequence[str]) -> str:
+    """Services by name, as long as they are few."""
+    return ", ".join(names) if len(names) < 4 else count(len(names), "service")
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things: 1 login, 2 logins."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def is_journal(descriptor: int) -> bool:
+    """Whether systemd's journal reads this stream: systemd.exec(5), JOURNAL_STREAM."""
+    stream = os.fstat(descriptor)
+    return os.environ.get("JOURNAL_STREAM") == f"{stream.st_dev}:{stream.st_ino}"
+
+
+# The run ------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Run:
+    """One run: what it is to do, what it does it with, and how far it has come."""
+
+    options: argparse.Namespace
+    programs: Programs
+    report: Report
+    registries: Registries
+    rows: dict[str, Row] = field(default_factory=dict)  # services that are still to be done
+    is_listed: bool = False  # docker has listed them
+    is_first: bool = True  # nothing has been tried yet
+    pace: float = 2.0 * AT_ONCE  # updates per second
+    updated: list[Service] = field(default_factory=list)  # and not yet looked at again
+
+    def note_done(self, problems: Problems) -> Problems:
+        """Leave what has a problem to be done again, and what has no outcome."""
+        for name in self.rows.keys() - self.report.outcomes.keys():
+            problems.setdefault(name, Problem("nothing became of it"))
+        self.rows = {name: row for name, row in self.rows.items() if name in problems}
+        return problems
+
+
+def run_all(programs: Programs, options: argparse.Namespace) -> int:
+    """Do all there is to do, and say how it ended. Returns the exit status."""
+    report = Report(options.quiet)
+    programs.begin()
+    with tempfile.TemporaryDirectory(prefix="ecr_swarm_login-", dir=memory_folder()) as folder:
+        run = Run(options, programs, report, Registries(programs, folder))
+        needed = ("docker", "timeout", "xargs") + ("aws",) * (not options.refresh_only)
+        report.fail(missing_programs(*needed) or try_again_and_again(run))
+    return report.end(run.registries.count)
+
+
+def try_again_and_again(run: Run) -> Problems:
+    """Do what there is to do; what failed is tried again. Returns what is left of it."""
+    problems = attempt(run)
+    for pause in [*PAUSES, *[TRY_SECONDS, *PAUSES] * (run.options.tries - 1)]:
+        hopeful = {name: each for name, each in problems.items() if not each.is_final}
+        if pause == TRY_SECONDS:
+            run.programs.begin()
+        if not hopeful or run.options.dry_run or run.programs.seconds_left() < CLOSING_SECONDS:
+            continue
+        for reason, names in by_reason(hopeful).items():
+            who = f"{label(names)} to be tried again" if names else "To be tried again"
+            log.log(NOTICE, "%s in %d seconds: %s", who, pause, reason)
+        run.programs.run("sleep", str(pause), seconds=2 * TRY_SECONDS)
+        run.is_first = False
+        problems = attempt(run)
+    return problems
+
+
+def attempt(run: Run) -> Problems:
+    """Do what is still to be done. Returns what went wrong."""
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(work, run)
+    problem = problem_of(working)
+    return {THE_RUN: problem} if problem else working.result()
+
+
+def work(run: Run) -> Problems:
+    """Find the services, log in to their registries, refresh. Raises Problem if it cannot go on."""
+    problems = {} if run.is_listed else find_services(run)
+    hosts = {row.host for row in run.rows.values() if row.host}.union(run.options.registry)
+    region = own_region(run, hosts, is_certain=not problems)
+    if run.options.login_only or not leads(run):
+        run.registries.are_for_deploys = True
+        return {**problems, **refresh_services(run, {}, hosts, region)}
+    log.info(DRY_HEADLINE if run.options.dry_run else HEADLINE)
+    return run.note_done(refresh_services(run, rows_by_host(run), hosts, region))
+
+
+def find_services(run: Run) -> Problems:
+    """All services, or those named. Raises Problem if docker does not list them.
+
+    For logins alone that is one problem among others, or none: at boot there is no swarm yet.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        context = pool.submit(run.programs.run, *CONTEXT)
+        result = run.programs.run(*LIST)
+    # A login of the run's own lies in another folder, where docker finds no current context.
+    if not context.result().problem:
+        os.environ["DOCKER_CONTEXT"] = context.result().stdout.text()
+    if not result.problem:
+        choose(run, [row_from(line) for line in result.stdout.lines()])
+        return {}
+    state = run.programs.run(*INFO).stdout.text()
+    if run.options.login_only and "inactive" in state:
+        log.log(NOTICE, "Not in a swarm yet")
+        return {}
+    # A node that is in no swarm, a worker, or a swarm that is locked.
+    problem = Problem(result.problem.text, result.problem.is_final or state not in ("", READY))
+    problem = problem.after("not in a swarm yet") if "inactive" in state else problem
+    if not run.options.login_only:
+        raise problem
+    return {THE_RUN: problem}
+
+
+def row_from(line: str) -> Optional[Row]:
+    """A service, as docker service ls shows it; None if that cannot be read."""
+    with contextlib.suppress(ValueError, LookupError, TypeError, RecursionError):
+        data = json.loads(line)
+        return Row(data["ID"], data["Name"] + "", ecr_host(data["Image"]))
+    return None
+
+
+def choose(run: Run, rows: list[Optional[Row]]) -> None:
+    """Note the services named on the command line, or all, as to be done."""
+    listed = {row.name: row for row in rows if row}
+    wanted = run.options.services or listed
+    run.is_listed = True
+    run.rows = {name: row for name, row in listed.items() if name in wanted}
+    for name in wanted:
+        if name not in listed:
+            run.report.conclude(FAILED, "there is no such service: see docker service ls", name)
+    if None in rows:
+        unread = Problem("docker service ls shows a service in a way that cannot be read")
+        run.report.fail({"service list": unread})
+
+
+def leads(run: Run) -> bool:
+    """Whether this manager refreshes. Raises Problem if docker does not say who leads."""
+    if not run.options.leader_only:
+        return True
+    result = run.programs.run(*LEADER)
+    answer = result.stdout.text()
+    if result.problem or answer not in ("true", "false"):
+        unclear = Problem(f"docker node inspect does not say who leads: {answer[:SAID_LENGTH]!r}")
+        raise result.problem or unclear
+    if answer == "false":
+        log.info("Another manager leads the swarm, and refreshes its services")
+    return answer == "true"
+
+
+def own_region(run: Run, hosts: set[str], is_certain: bool) -> str:
+    """Where to log in to the account's own registry; "" for nowhere.
+
+    In --region, or, if no registry is known otherwise, where aws is set up. Raises Problem if a
+    login is all that was asked for, and there is none.
+    """
+    if run.options.region or hosts or run.options.services or run.options.refresh_only:
+        return run.options.region or ""
+    regions = (os.environ.get("AWS_REGION"), os.environ.get("AWS_DEFAULT_REGION"))
+    region = next(filter(None, regions), "") or run.programs.run(*AWS_REGION).stdout.text()
+    if is_certain and not region:
+        text = "No service uses ECR, and no region is set: pass --region or --registry"
+        if run.options.login_only:
+            raise Problem(text, is_final=True)
+        log.log(NOTICE, "No service uses ECR")
+    return region
+
+
+def begin_logins(
+    run: Run, hosts: set[str], region: str, pool: ThreadPoolExecutor
+) -> dict["Future[str]", str]:
+    """Begin to log in to all registries, side by side. Returns the host of each login."""
+    if run.options.dry_run or run.options.refresh_only:
+        places = sorted(hosts) + [f"your own registry in {region}"] * bool(region)
+        if run.options.dry_run and not run.options.refresh_only:
+            log.info("Would log in to %s", ", ".join(places) or "no registry")
+        return {pool.submit(str): host for host in hosts}
+    left = hosts - run.registries.logins.keys()
+    regions = {region_of(host) for host in left}
+    run.registries.get_tokens(pool, regions.union([region] if region else []))
+    logins = {pool.submit(run.registries.log_in, host): host for host in sorted(left)}
+    if region:
+        logins[pool.submit(log_in_to_own, run, hosts, region)] = region
+    return logins
+
+
+def log_in_to_own(run: Run, hosts: set[str], region: str) -> str:
+    """Log in to the account's own registry in a region, if that is not done anyway."""
+    account = run.programs.run(*AWS_ACCOUNT, "--region", region)
+    suffix = PARTITIONS.get(region.rsplit("-", 2)[0], "amazonaws.com")
+    host = f"{account.stdout.text()}.dkr.ecr.{region}.{suffix}"
+    if account.problem:
+        raise account.problem.after(f"your own registry in {region}")
+    if not ECR_HOST.fullmatch(host):
+        raise Problem(f"{host[:SAID_LENGTH]} is no registry: check the region")
+    return "" if host in hosts else run.registries.log_in(host)
+
+
+def refresh_services(
+    run: Run, groups: dict[str, list[Row]], hosts: set[str], region: str
+) -> Problems:
+    """Refresh services as soon as docker is logged in to their registry. Returns the problems."""
+    problems: Problems = {}
+    batches: dict[Future[Problems], list[Row]] = {}
+    with ThreadPoolExecutor(3 * len(hosts) + 3) as pool, ThreadPoolExecutor(WORKERS) as workers:
+        waiting = begin_logins(run, hosts, region, pool)
+        for host in groups.keys() & run.registries.logins.keys():
+            batches.update(begin_batches(run, groups[host], workers))
+        while waiting:
+            # Nobody waits for long for a registry that hangs.
+            ready, _ = concurrent.futures.wait(waiting, GATHER_SECONDS)
+            for login in ready:
+                host = waiting.pop(login)
+                rows = groups.get(host, [])
+                problem = problem_of(login)
+                if problem:
+                    names = [row.name for row in rows] or [f"registry {host}"]
+                    problem = problem.after(f"not logged in to {host}")
+                    problems.update(dict.fromkeys(names, problem))
+                    continue
+                run.registries.logins[host] = login.result()
+                batches.update(begin_batches(run, rows, workers))
+    for batch, rows in batches.items():
+        problems.update(end_batch(run, rows, batch))
+    run.registries.say_what_is_not_kept()
+    say_restarts(run)
+    return problems
+
+
+def rows_by_host(run: Run) -> dict[str, list[Row]]:
+    """The services of each registry, in another order each time, if there is time for some only."""
+    groups: dict[str, list[Row]] = {}
+    for row in random.sample(list(run.rows.values()), len(run.rows)):
+        groups.setdefault(row.host, []).append(row)
+    if run.options.all_services:
+        run.registries.logins[""] = ""
+    else:
+        for row in sorted(groups.pop("", []), key=lambda row: row.name):
+            run.report.conclude(LEFT, ELSEWHERE, row.name)
+    return groups
+
+
+def begin_batches(
+    run: Run, rows: list[Row], workers: ThreadPoolExecutor
+) -> dict["Future[Problems]", list[Row]]:
+    """Refresh services of one registry, as many at a time as docker updates within a second.
+
+    What failed before is tried one by one. A batch that hangs holds the next up for a while only.
+    """
+    batches: dict[Future[Problems], list[Row]] = {}
+    while rows:
+        size = min(BATCH, max(AT_ONCE, int(run.pace))) if run.is_first else 1
+        batch, rows = rows[:size], rows[size:]
+        future = workers.submit(refresh, run, batch)
+        batches[future] = batch
+        concurrent.futures.wait([future], PATIENCE_SECONDS if run.is_first else 0)
+    return batches
+
+
+def end_batch(run: Run, rows: list[Row], batch: "Future[Problems]") -> Problems:
+    """The problems of a batch; a service that has gone has none."""
+    problem = problem_of(batch)
+    if not problem:
+        return batch.result()
+    if len(rows) == 1 and GONE_TEXT in problem.text.lower():
+        run.report.conclude(GONE, "it was removed while the run went on", rows[0].name)
+        return {}
+    return {row.name: problem for row in rows}
+
+
+# The command line, and this process ---------------------------------------------------------------
+
+
 def main(arguments: Optional[list[str]] = None) -> int:
-    """Run, once or until it goes well, and say how it ended. Returns the exit status."""
+    """Run, and end as one who is told to stop. Returns the exit status."""
     options = parse(arguments)
     if "sh" not in sys.modules:
         print(
@@ -181,24 +1594,18 @@ def main(arguments: Optional[list[str]] = None) -> int:
         return 1
     programs = Programs()
     prepare(programs, options.quiet)
-    try:
-        for tries_left in reversed(range(max(1, options.tries))):
-            status = run_once(programs, options)
-            if status != 1 or not tries_left:
-                return status
-            log.log(NOTICE, "Trying again in %d seconds, %d more", TRY_SECONDS, tries_left)
-            programs.begin()
-            programs.run("sleep", str(TRY_SECONDS), seconds=2 * TRY_SECONDS)
-    except Stopped:
-        pass
-    return 128 + programs.stopped_by
-
-
-# The command line ---------------------------------------------------------------------------------
+    with ThreadPoolExecutor(1) as pool:
+        status = pool.submit(run_all, programs, options)
+        # In this thread Python handles signals, and not while it waits without end.
+        while not status.done():
+            concurrent.futures.wait([status], 0.1)
+    if programs.stopped_by:
+        return 128 + programs.stopped_by
+    return status.result()
 
 
 def parse(arguments: Optional[list[str]]) -> argparse.Namespace:
-    """The command line, and what the environment adds. Exits with status 2 if it makes no sense."""
+    """The command line. Exits with status 2 if it makes no sense."""
     parser = argparse.ArgumentParser(
         usage="%(prog)s [options] [SERVICE ...]",
         description=__doc__,
@@ -226,30 +1633,30 @@ def add_options(add: Any) -> None:
     add("--all-services", action="store_true",
         help="refresh all: runs jobs again, wipes logins of other registries")
     add("--no-restart", action="store_true",
-        help="hold back services whose tasks an update is known to restart: mounts or ulimits"
-        " are out of order")
-    add("--keep-rollback", metavar="HOURS", type=number_up_to(10), default=0,
+        help="hold back services whose tasks the update restarts: changed placement, unsorted"
+        " mounts or ulimits")
+    add("--keep-rollback", metavar="HOURS", type=number(0, 10), default=0,
         help="leave a service alone for HOURS after a rollout: a refresh breaks docker service"
         " rollback. 0 by default, at most 10: tokens live 12")
-    add("--tries", metavar="N", type=number_up_to(60), default=1,
-        help="when something failed, run again a minute later, N times in all. 1 by default")
+    add("--tries", metavar="N", type=number(1, 60), default=1,
+        help="when something failed, try it again a minute later, N times in all. 1 by default")
     add("-n", "--dry-run", action="store_true",
         help="say what would be done, and why; change nothing")
     add("-q", "--quiet", action="store_true", help="warnings and errors only")
-    add("--version", action="version", version="%(prog)s 1.1.0")
+    add("--version", action="version", version="%(prog)s 1.2.0")
     # fmt: on
 
 
-def number_up_to(most: int) -> Any:
-    """The type of an option that takes a number from 0 to `most`."""
+def number(least: int, most: int) -> Any:
+    """The type of an option that takes a number."""
 
-    def number(text: str) -> int:
+    def convert(text: str) -> int:
         """Raises argparse's error, in the same words on each Python."""
-        if not re.fullmatch("[0-9]{1,2}", text) or int(text) > most:
-            raise argparse.ArgumentTypeError(f"takes a number from 0 to {most}, not '{text}'")
+        if not re.fullmatch("[0-9]{1,2}", text) or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"takes a number from {least} to {most}, not '{text}'")
         return int(text)
 
-    return number
+    return convert
 
 
 def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
@@ -260,6 +1667,8 @@ def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     spares = options.no_restart or options.keep_rollback
     # fmt: off
     errors = (
+        ("" in options.services,
+         "SERVICE takes the name of a service"),
         ("://" in "".join(options.registry),
          "--registry takes a host alone: leave out https://"),
         (not are_hosts,
@@ -277,24 +1686,13 @@ def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
             parser.error(text)
 
 
-# This process -------------------------------------------------------------------------------------
-
-
-def prepare(programs: "Programs", is_quiet: bool) -> None:
+def prepare(programs: Programs, is_quiet: bool) -> None:
     """Set up this process: streams, log, environment, signals."""
     # Fill 0 to 2 if they are closed, or the next file that is opened becomes stdout.
     for _ in range(3):
         os.open(os.devnull, os.O_RDWR)
     set_up_log(is_quiet)
-    # Cron's lacks where aws may be.
-    os.environ["PATH"] = os.environ.get("PATH", os.defpath) + ":/usr/local/bin:/snap/bin"
-    os.environ.update(
-        GOGC="off",  # the docker client starts faster
-        GOMAXPROCS="1",
-        DOCKER_AUTH_CONFIG="",  # the client of 28 would prefer it to the new login
-        AWS_ECR_IGNORE_CREDS_STORAGE="true",  # or a credential helper refuses docker login
-        AWS_CLI_AUTO_PROMPT="off",  # or aws fails without a terminal
-    )
+    set_up_environment(programs)
     # Whoever ignores SIGCHLD passes that on, and then nobody can wait for a program.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -306,1153 +1704,27 @@ def set_up_log(is_quiet: bool) -> None:
     """Log to stderr, with priorities if that is the journal."""
     for level, priority in PRIORITIES.items():
         logging.addLevelName(level, f"<{priority}>" if is_journal(2) else "")
-    # Not sys.stderr: a failure to flush it in the end would change the exit status.
-    stderr = open(2, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115
     level = logging.WARNING if is_quiet else logging.INFO
-    logging.basicConfig(format="%(levelname)s%(message)s", level=level, stream=stderr)
+    logging.basicConfig(format="%(levelname)s%(message)s", level=level, stream=Stream(2))
     logging.getLogger("sh").propagate = False
     logging.raiseExceptions = False
 
 
-def is_journal(descriptor: int) -> bool:
-    """Whether systemd's journal reads this stream: systemd.exec(5), JOURNAL_STREAM."""
-    stream = os.fstat(descriptor)
-    return os.environ.get("JOURNAL_STREAM") == f"{stream.st_dev}:{stream.st_ino}"
-
-
-def docker_folder() -> str:
-    """Where docker keeps its logins. Raises Failure if nobody can know."""
-    home = os.environ.get("HOME")
-    if not home:
-        with contextlib.suppress(KeyError):
-            home = pwd.getpwuid(os.getuid()).pw_dir
-    folder = os.environ.get("DOCKER_CONFIG")
-    if not folder and not home:
-        raise Failure(f"user {os.getuid()} has no home folder: set HOME or DOCKER_CONFIG")
-    return folder or os.path.join(str(home), ".docker")
-
-
-@contextlib.contextmanager
-def alone(programs: "Programs") -> Iterator[None]:
-    """Wait for another run to end: docker replaces config.json unlocked, so one could lose a login.
-
-    Raises Failure if that takes as long as a run may take.
-    """
-    folder = docker_folder()
-    path = os.path.join(folder, "ecr_swarm_login.lock")
-    try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        lock = open(path, "a+")  # noqa: SIM115
-    except OSError as error:
-        if error.errno != errno.EROFS:
-            raise
-        # Then docker cannot replace config.json either, and no login can be lost.
-        yield
-        return
-    with lock:
-        is_said = False
-        while not take(lock):
-            lock.seek(0)
-            other = f"another run, process {lock.read().strip() or 'unknown'},"
-            if not is_said:
-                log.log(NOTICE, "Waiting for %s to end", other)
-            is_said = True
-            if programs.run("sleep", "0.2").problem:
-                raise Failure(f"{other} has not ended within {RUN_SECONDS} seconds: see ps -ef")
-        yield
-
-
-def take(lock: Any) -> bool:
-    """Lock the file until it is closed, and write our process into it; False if another has it."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    # On a full disk docker login says so, if it matters.
-    with contextlib.suppress(OSError):
-        os.truncate(lock.fileno(), 0)
-        os.write(lock.fileno(), f"{os.getpid()}\n".encode())
-    return True
-
-
-# The run ------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Run:
-    """One run: what it is to do, what it does it with, and what it has found out."""
-
-    options: argparse.Namespace
-    programs: "Programs"
-    report: "Report"
-    tokens: dict[str, "Ended"] = field(default_factory=dict)  # the aws that printed it, by region
-    problems: dict[str, str] = field(default_factory=dict)  # of logins, by host: "" if it is good
-    unasked: set[str] = field(default_factory=set)  # hosts that no service and nobody has named
-
-
-def run_once(programs: "Programs", options: argparse.Namespace) -> int:
-    """One run from the list of services to the last line. Returns the exit status."""
-    programs.begin()
-    run = Run(options, programs, Report(options.quiet))
-    try:
-        with contextlib.nullcontext() if options.dry_run else alone(programs):
-            work(run)
-    except Stopped:
-        raise
-    except (Failure, OSError) as failure:
-        run.report.conclude(FAILED, str(failure), "the run")
-    # One line is all that a person should read.
-    except Exception as error:  # noqa: BLE001
-        run.report.conclude(FAILED, repr(error), "the run")
-    return run.report.end(programs.seconds_gone())
-
-
-def work(run: Run) -> None:
-    """Find the services, log in to their registries, refresh. Raises Failure if it cannot go on."""
-    rows = choose(run, list_services(run))
-    used = {row.host for row in rows if row.host}
-    log_in_to_all(run, used)
-    if run.options.login_only:
-        prove_again(run, set(run.problems))
-    elif run.options.leader_only and not leads(run):
-        prove_again(run, set(run.problems))
-        log.info("Another manager leads the swarm, and refreshes its services")
-    else:
-        prove_again(run, run.problems.keys() - used)
-        log.info(DRY_HEADLINE if run.options.dry_run else HEADLINE)
-        refresh_all(run, rows)
-
-
-def list_services(run: Run) -> list["Row"]:
-    """All services. Raises Failure if docker does not list them; at boot there is no swarm yet."""
-    ended = ask_patiently(run, *LIST)
-    if ended.problem:
-        state = run.programs.run(*INFO).stdout.text()
-        text = f"not in a swarm yet: {ended.problem}" if "inactive" in state else ended.problem
-        if not run.options.login_only:
-            raise Failure(text)
-        log.log(NOTICE, "Not in a swarm yet" if "inactive" in state else text)
-        return []
-    found = [row_from(data) for data in ended.stdout.objects()]
-    rows = [row for row in found if row.short_id and row.name]
-    unread = len(ended.stdout.lines()) - len(rows)
-    if unread:
-        problem = f"{unread} services are listed in a way that cannot be read"
-        run.report.conclude(FAILED, problem, "docker service ls")
-    return rows
-
-
-def ask_patiently(run: Run, *command: str) -> "Ended":
-    """Run a program, and again if it fails, unless docker says that it will go on to fail."""
-    for pause in PAUSES:
-        ended = run.programs.run(*command)
-        if not ended.problem:
-            return ended
-        state = run.programs.run(*INFO)
-        # A node that is in no swarm, a worker, or a swarm that is locked.
-        if not state.problem and state.stdout.text() != "active true":
-            return ended
-        log.log(NOTICE, "To be tried again: %s", ended.problem)
-        run.programs.run("sleep", str(pause))
-    return run.programs.run(*command)
-
-
-def leads(run: Run) -> bool:
-    """Whether this manager leads the swarm. Raises Failure if docker does not say."""
-    ended = ask_patiently(run, *LEADER)
-    if ended.problem:
-        raise Failure(ended.problem)
-    return ended.stdout.text() == "true"
-
-
-def choose(run: Run, rows: list["Row"]) -> list["Row"]:
-    """The services named on the command line, or all."""
-    names = {row.name for row in rows}
-    for name in run.options.services:
-        if name not in names:
-            run.report.conclude(FAILED, "there is no such service: see docker service ls", name)
-    return [row for row in rows if not run.options.services or row.name in run.options.services]
-
-
-# Registries ---------------------------------------------------------------------------------------
-
-
-def ecr_host(image: Any) -> str:
-    """The ECR registry of an image, or "" if it is in another."""
-    host, slash, _ = str(image).partition("/")
-    return host if slash and ECR_HOST.fullmatch(host) else ""
-
-
-def region_of(host: str) -> str:
-    """The region of an ECR registry."""
-    return ECR_HOST.sub(r"\1", host)
-
-
-def log_in_to_all(run: Run, used: set[str]) -> None:
-    """Log in to the registries used, those named, and the account's own in the region set."""
-    hosts = used.union(run.options.registry)
-    if run.options.refresh_only:
-        run.problems.update(dict.fromkeys(hosts, ""))
-        return
-    region, is_asked = own_region(run, hosts)
-    if not hosts and not region:
-        say_nothing_is_known(run)
-    elif run.options.dry_run:
-        say_logins(run, hosts, region)
-    else:
-        own = get_tokens(run, {region_of(host) for host in hosts}, region, is_asked)
-        if not is_asked:
-            run.unasked = own - hosts
-        for host in sorted(hosts | own):
-            note_login(run, host, log_in(run, host))
-
-
-def own_region(run: Run, hosts: set[str]) -> tuple[str, bool]:
-    """The region in which to log in to the account's own registry, and whether that was asked for.
-
-    It was if it stands on the command line, or if no other registry is known.
-    """
-    region = run.options.region or os.environ.get("AWS_REGION") or ""
-    region = region or os.environ.get("AWS_DEFAULT_REGION") or ""
-    if not region and not hosts and not run.options.services:
-        region = run.programs.run(*AWS_REGION).stdout.text()
-    return region, bool(run.options.region) or not hosts
-
-
-def say_nothing_is_known(run: Run) -> None:
-    """No service uses ECR. Raises Failure if a login is all that was asked for."""
-    if run.options.login_only:
-        raise Failure("No service uses ECR, and no region is set: pass --region or --registry")
-    if not run.options.services:
-        log.log(NOTICE, "No service uses ECR")
-
-
-def say_logins(run: Run, hosts: set[str], region: str) -> None:
-    """What a dry run does instead of a login: take it for done, if there is an aws."""
-    own = [f"your own registry in {region}"] if region else []
-    log.info("Would log in to %s", ", ".join(sorted(hosts) + own))
-    if not shutil.which("aws"):
-        run.report.conclude(FAILED, "is not installed, or not on the PATH", "aws")
-    run.problems.update(dict.fromkeys(hosts, ""))
-
-
-def get_tokens(run: Run, regions: set[str], own: str, is_asked: bool) -> set[str]:
-    """Get all tokens side by side, for an aws takes up to a second.
-
-    Returns the account's own registry in the region `own`, if that is set and there is one.
-    """
-    limits = dict.fromkeys(regions, PROGRAM_SECONDS)
-    seconds = PROGRAM_SECONDS if is_asked else UNASKED_SECONDS
-    if own:
-        limits.setdefault(own, seconds)
-    with ThreadPoolExecutor() as pool:
-        tokens = {each: pool.submit(get_token, run, each, limits[each]) for each in limits}
-        host, problem = own_registry(run, own, seconds)
-    for region, token in tokens.items():
-        run.tokens[region] = token.result()
-    if problem and is_asked:
-        run.report.lose(own, f"your own registry in {own}: {problem}")
-    elif problem:
-        log.log(NOTICE, "your own registry in %s is left out: %s", own, problem)
-    return {host} if host else set()
-
-
-def get_token(run: Run, region: str, seconds: float) -> "Ended":
-    """Have aws print a token to a file in memory, which nobody but docker login reads."""
-    ended = run.programs.run(*AWS_TOKEN, region, seconds=seconds)
-    if not ended.problem and ended.stdout.size() <= 1:
-        ended.problem = "aws ecr get-login-password succeeded, but printed nothing"
-    return ended
-
-
-def own_registry(run: Run, region: str, seconds: float) -> tuple[str, str]:
-    """The host of the account's own registry, or "", and the problem, or ""."""
-    if not region:
-        return "", ""
-    account = run.programs.run(*AWS_ACCOUNT, "--region", region, seconds=seconds)
-    suffix = PARTITIONS.get(region.rsplit("-", 2)[0], "amazonaws.com")
-    host = f"{account.stdout.text()}.dkr.ecr.{region}.{suffix}"
-    if account.problem:
-        return "", account.problem
-    if not ECR_HOST.fullmatch(host):
-        return "", f"{host} is no registry: check the region"
-    return host, ""
-
-
-def log_in(run: Run, host: str) -> str:
-    """Log docker in to a registry. Returns the problem.
-
-    Never to two at once, nor cut short: docker replaces config.json without a lock.
-    """
-    token = run.tokens[region_of(host)]
-    if token.problem:
-        return f"Failed to acquire docker login credentials: {token.problem}"
-    login = run.programs.run(*LOGIN, host, stdin=token.stdout, is_stoppable=False)
-    if login.problem:
-        return f"Docker login failed: {login.problem}"
-    log.info("Docker login succeeded for %s", host)
-    return ""
-
-
-def prove_again(run: Run, hosts: set[str]) -> set[str]:
-    """Prove logins that were good; log in once more where one has gone. Returns these hosts."""
-    lost = set()
-    for host in sorted(hosts):
-        if run.problems[host] or run.options.dry_run:
-            continue
-        problem = prove(run, host)
-        if not problem:
-            continue
-        lost.add(host)
-        if not run.options.refresh_only:
-            log.log(NOTICE, "Logging in to %s once more: %s", host, problem)
-            problem = log_in(run, host) or prove(run, host)
-        note_login(run, host, problem)
-    return lost
-
-
-def prove(run: Run, host: str) -> str:
-    """Have docker authenticate with the login that it holds, and would send. Returns the problem.
-
-    Without a name, a password and a terminal, docker login does just that. It is not cut short
-    either: it stores the login again.
-    """
-    ended = run.programs.run(*PROOF, host, is_stoppable=False)
-    said = (ended.stdout.text() + ended.said).lower()
-    is_good = GOOD in said and not any(text in said for text in NOT_GOOD)
-    if not ended.problem or (is_good and any(text in said for text in NOT_STORED)):
-        return ""
-    do = "leave out --refresh-only, or log in" if run.options.refresh_only else "see its credsStore"
-    return f"docker holds no login that the registry takes: {ended.problem}: {do}"
-
-
-def note_login(run: Run, host: str, problem: str) -> None:
-    """Keep what became of a login."""
-    run.problems[host] = problem
-    run.report.logins[host] = not problem
-    if problem and host in run.unasked:
-        log.log(NOTICE, "%s is left out: %s", host, problem)
-    elif problem:
-        run.report.lose(host, f"not logged in to {host}: {problem}")
-
-
-# Services: all of them, in batches ----------------------------------------------------------------
-
-
-@dataclass
-class Row:
-    """A service as docker service ls shows it, and how far this run has come with it."""
-
-    short_id: str  # how its ID begins
-    name: str
-    host: str  # the ECR registry of its image by then, or "" if it was in another
-    service: "Service"  # as it is now
-    problem: str = ""  # why it has to be tried again
-    is_in_doubt: bool = False  # an update may have sent an empty login, and none a good one since
-
-    @property
-    def lacks_login(self) -> bool:
-        """Whether its last update went well, but may have sent an empty login."""
-        return self.is_in_doubt and not self.problem
-
-
-def row_from(data: dict[str, Any]) -> Row:
-    """What docker service ls says of a service."""
-    id_, name = str(data.get("ID") or ""), str(data.get("Name") or "")
-    return Row(id_, name, ecr_host(data.get("Image")), Service())
-
-
-Update = Callable[[Run, list[Row]], None]
-
-
-def refresh_all(run: Run, rows: list[Row]) -> None:
-    """Refresh in batches; try what failed again in the end, one by one; say what is left."""
-    # Other batches each time, if there is time for some only.
-    left = random.sample(rows, len(rows))
-    refresh_batches(run, left, update_together)
-    for pause in PAUSES:
-        left = [row for row in left if row.problem]
-        if not left or run.programs.seconds_left() < CLOSING_SECONDS + pause:
-            break
-        say_problems(run, left, "to be tried again")
-        run.programs.run("sleep", str(pause))
-        refresh_batches(run, left, update_singly)
-    say_problems(run, left, FAILED)
-
-
-def refresh_batches(run: Run, rows: list[Row], update: Update) -> None:
-    """Refresh so many at a time, until the run's time is over."""
-    for begin in range(0, len(rows), BATCH):
-        batch = rows[begin : begin + BATCH]
-        if run.programs.seconds_left() > CLOSING_SECONDS:
-            refresh(run, batch, update)
-        else:
-            for row in batch:
-                row.problem = f"the {RUN_SECONDS} seconds of the run were over before its turn came"
-        if len(rows) > BATCH:
-            log.info("%d of %d services processed", begin + len(batch), len(rows))
-
-
-def say_problems(run: Run, rows: list[Row], outcome: str) -> None:
-    """A line for each problem, and for ten names at most."""
-    for problem in sorted({row.problem for row in rows if row.problem}):
-        names = sorted(row.name for row in rows if row.problem == problem)
-        for begin in range(0, len(names), 10):
-            run.report.conclude(outcome, problem, *names[begin : begin + 10])
-
-
-def refresh(run: Run, rows: list[Row], update: Update) -> None:
-    """Look at services, decide, update, look again."""
-    with ThreadPoolExecutor() as pool:
-        proof = pool.submit(prove_again, run, run.problems.keys() & {row.host for row in rows})
-        look(run, rows)
-    # Raises what it raised.
-    proof.result()
-    due = decide_all(run, [row for row in rows if row.service.id and not row.problem])
-    if run.options.dry_run:
-        return
-    update_and_prove(run, due, update)
-    for row in due:
-        if not row.problem:
-            run.report.refreshed(row.name)
-
-
-# Services: look -----------------------------------------------------------------------------------
-
-
-@dataclass
-class Task:
-    """The newest task of a slot, or of a node if its service is global."""
-
-    state: str  # as swarmkit calls it: Pending, Running, ...
-    is_wanted: bool  # swarm wants it to run; else it has ended, or is to end
-    is_old: bool = False  # it has been in this state for LONG_HOURS
-    former: str = ""  # the state of the task before it, if that was asked for
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether it is about to start: an update would replace it when it serves already."""
-        return self.is_wanted and self.state in WAITING
-
-    @property
-    def lacks_token(self) -> bool:
-        """Whether it may wait for a token: the one before it had none, or its own is dying."""
-        return self.is_old or self.former == "Rejected"
-
-
-@dataclass
-class Service:
-    """All that decides about a service."""
-
-    id: str = ""  # in full; "" if it has gone, or docker does not show it
-    name: str = ""
-    image: str = ""  # with its tag and digest, as far as it has them
-    host: str = ""  # the ECR registry of the image, or "" if it is in another
-    mode: str = "Replicated"  # or Global, ReplicatedJob, GlobalJob, or one that is unknown
-    condition: str = "any"  # when tasks are restarted: any, on-failure, none
-    max_attempts: int = 0  # of restarts; 0 if there is no limit
-    rollout: str = ""  # UpdateStatus.State
-    began: str = ""  # UpdateStatus.StartedAt, as docker prints it
-    hours: float = 0.0  # since the rollout ended or began, or since the service was created
-    rolls_back: bool = False  # by itself, if the rollout fails
-    changes_token_only: bool = False  # the spec of the rollout is the one before it
-    is_in_order: bool = True  # mounts and ulimits stand as the docker client sorts them
-    template: dict[str, Any] = field(default_factory=dict)  # TaskTemplate, with defaults
-    tasks: dict[str, Task] = field(default_factory=dict)  # by slot or node
-    running: list[str] = field(default_factory=list)  # IDs of all tasks that run and are wanted
-    runs_older: bool = False  # one of these has an older spec than the service
-
-    @property
-    def may_finish(self) -> bool:
-        """Whether tasks can end for good, until an update starts them again."""
-        return self.condition != "any" or self.max_attempts > 0
-
-    @property
-    def needs_history(self) -> bool:
-        """Whether tasks that swarm no longer wants decide, too: what has ended, or was rejected."""
-        is_waiting = any(task.is_waiting for task in self.tasks.values())
-        return self.may_finish or is_waiting or not self.tasks
-
-    @property
-    def waits(self) -> bool:
-        """Whether a task is about to start, and has the token for it."""
-        return any(task.is_waiting and not task.lacks_token for task in self.tasks.values())
-
-    @property
-    def ended(self) -> list[Task]:
-        """Tasks that are over, and that an update would start again."""
-        return [task for task in self.tasks.values() if self.may_finish and self.has_ended(task)]
-
-    def has_ended(self, task: Task) -> bool:
-        """Whether swarm does not start it again by itself: swarmkit restart.go, shouldRestart."""
-        if task.state in ("Complete", "Failed"):
-            return True
-        # Rejected tasks never ran, as for a dead token.
-        if task.is_wanted or task.state == "Rejected":
-            return False
-        # It was lost or shut down with its node. Elsewhere, or when the node is back, swarm starts
-        # it by itself, but not with condition none, and maybe not with a limit of attempts.
-        return self.mode == "Replicated" or self.condition == "none" or self.max_attempts > 0
-
-    @property
-    def still_works(self) -> bool:
-        """Whether a task runs, or is to, besides those that have ended."""
-        return any(task.is_wanted and not self.has_ended(task) for task in self.tasks.values())
-
-    @property
-    def is_rejected(self) -> bool:
-        """Whether a node did not let a task in, as for a dead token."""
-        return any(task.state == "Rejected" for task in self.tasks.values())
-
-    @property
-    def serves(self) -> bool:
-        """Whether it has wanted tasks, and each is up: then an update has none to replace."""
-        wanted = [task.state for task in self.tasks.values() if task.is_wanted]
-        return bool(wanted) and not self.is_rejected and set(wanted) <= set(SERVING)
-
-    @property
-    def what_runs_then(self) -> str:
-        """What a restart of its tasks comes to if their image is not pinned."""
-        return "" if "@" in self.image else "; they run what the tag of their image means by then"
-
-    @property
-    def is_in_rollout(self) -> bool:
-        """Whether something of the old is left, which an update would take down, or forget."""
-        if self.rollout in SETTLED:
-            return False
-        is_stale = self.rollout in ("updating", "paused") and self.hours >= LONG_HOURS
-        may_roll_back = self.rollout == "updating" and self.rolls_back
-        may_go_on = self.changes_token_only or (is_stale and not may_roll_back)
-        return self.runs_older or not may_go_on
-
-
-def look(run: Run, rows: list[Row]) -> None:
-    """Find out what services are now. One that has gone is left without an ID and a problem."""
-    for _ in range(3):
-        look_once(run, rows)
-        # One that goes meanwhile makes docker service ps fail, for all: once more, without it.
-        rows = [row for row in rows if row.service.id]
-        if not any(row.problem for row in rows):
-            break
-
-
-def look_once(run: Run, rows: list[Row]) -> None:
-    """Look at services, side by side with the tasks that are wanted, then at what needs more."""
-    for row in rows:
-        row.service, row.problem = Service(), ""
-    with ThreadPoolExecutor() as pool:
-        wanted = pool.submit(list_tasks, run, [row.short_id for row in rows if row.host], *WANTED)
-        inspect(run, rows, [row.short_id for row in rows])
-    look_by_name(run, [row for row in rows if not row.service.id])
-    look_at_tasks(run, [row for row in rows if row.service.host], wanted.result())
-
-
-def look_at_tasks(run: Run, shown: list[Row], wanted: "Ended") -> None:
-    """Look at the tasks of services: at those that are wanted, and at all where others decide."""
-    attach(shown, wanted)
-    unclear = [row for row in shown if row.service.needs_history]
-    attach(unclear, list_tasks(run, [row.service.id for row in unclear]))
-    compare_specs(run, [row for row in shown if row.service.rollout not in SETTLED])
-
-
-def look_by_name(run: Run, rows: list[Row]) -> None:
-    """Look at services whose ID may be the name of another service, which docker prefers."""
-    if not rows:
-        return
-    inspect(run, rows, [row.name for row in rows])
-    listed = run.programs.run(*LIST)
-    ids = {row_from(data).short_id for data in listed.stdout.objects()}
-    for row in rows:
-        if not row.service.id and (listed.problem or row.short_id in ids):
-            row.problem = listed.problem or "docker shows nothing of it that can be read"
-
-
-def inspect(run: Run, rows: list[Row], ask_for: list[str]) -> None:
-    """Have docker describe services by ID or by name."""
-    by_name = {row.name: row for row in rows}
-    stdin = File("\n".join(ask_for))
-    ended = run.programs.run(*INSPECT, stdin=stdin, before=(*XARGS, "-n50"))
-    for item in ended.stdout.objects():
-        row = by_name.get(str(value_at(item, "Spec", "Name")))
-        if row and str(value_at(item, "ID")).startswith(row.short_id):
-            # What cannot be understood stays missing, and so costs its own service.
-            with contextlib.suppress(TypeError, KeyError, ValueError, AttributeError):
-                row.service = service_from(item)
-    if ended.problem and not all(row.service.id for row in rows):
-        log.log(NOTICE, "%s", ended.problem)
-
-
-def service_from(item: dict[str, Any]) -> Service:
-    """What docker service inspect says of a service."""
-    spec, status = item["Spec"], item.get("UpdateStatus")
-    template = with_defaults(spec["TaskTemplate"])
-    policy, container = template["RestartPolicy"], template["ContainerSpec"]
-    rollout = str(value_at(status, "State") or "")
-    ended = value_at(status, "CompletedAt") or value_at(status, "StartedAt")
-    return Service(
-        id=item["ID"],
-        name=spec["Name"],
-        image=str(container.get("Image")),
-        host=ecr_host(container.get("Image")),
-        mode="".join(value_at(spec, "Mode") or {}),
-        condition=policy["Condition"] or "any",
-        max_attempts=policy["MaxAttempts"] or 0,
-        rollout=rollout,
-        began=str(value_at(status, "StartedAt") or ""),
-        hours=hours_since(ended or item.get("CreatedAt")),
-        rolls_back=value_at(spec, "UpdateConfig", "FailureAction") == "rollback",
-        changes_token_only=changes_token_only(spec, item.get("PreviousSpec"), rollout),
-        is_in_order=is_in_order(container),
-        template=template,
+def set_up_environment(programs: Programs) -> None:
+    """What all programs find in their environment."""
+    path = os.environ.get("PATH", os.defpath).split(":")
+    # Not the current folder, which an empty element stands for. Cron's lacks where aws may be.
+    path = [each for each in path if each.startswith("/")] + ["/usr/local/bin", "/snap/bin"]
+    os.environ.update(
+        PATH=":".join(path),
+        GOGC="off",  # the docker client starts faster
+        GOMAXPROCS="1",
+        DOCKER_AUTH_CONFIG="",  # the client of 28 would prefer it to the new login
+        AWS_ECR_IGNORE_CREDS_STORAGE="true",  # or a credential helper refuses docker login
+        AWS_CLI_AUTO_PROMPT="off",  # or aws fails without a terminal
     )
-
-
-def changes_token_only(spec: Any, previous: Any, rollout: str) -> bool:
-    """Whether a rollout brings nothing but a token, as one of this script that met an outage."""
-    if not previous:
-        # The automatic rollback of such a rollout: nothing else has no previous spec.
-        return rollout == "rollback_paused"
-    template, former = (value_at(each, "TaskTemplate") or {} for each in (spec, previous))
-    ports, former_ports = (value_at(each, "EndpointSpec") for each in (spec, previous))
-    return with_defaults(template) == with_defaults(former) and ports == former_ports
-
-
-def with_defaults(template: dict[str, Any]) -> dict[str, Any]:
-    """A TaskTemplate as docker service inspect shows it of Spec alone: swarmkit api/defaults."""
-    policy = {"Condition": "any", "Delay": 5e9, "MaxAttempts": 0}
-    container = {"StopGracePeriod": 1e10, "DNSConfig": {}}
-    return {
-        "Runtime": "container",
-        "Resources": {},
-        "Placement": {},
-        **template,
-        "RestartPolicy": {**policy, **(value_at(template, "RestartPolicy") or {})},
-        "ContainerSpec": {**container, **(value_at(template, "ContainerSpec") or {})},
-    }
-
-
-def is_in_order(container: dict[str, Any]) -> bool:
-    """Whether mounts and ulimits stand as the docker client sorts them at each update."""
-    mounts = container.get("Mounts") or []
-    places = [
-        (value_at(mount, "Source") or "", value_at(mount, "Target") or "") for mount in mounts
-    ]
-    limits = [value_at(limit, "Name") or "" for limit in container.get("Ulimits") or []]
-    return places == sorted(places) and limits == sorted(limits)
-
-
-def hours_since(moment: Any) -> float:
-    """Hours since 2024-05-01T12:00:00.123456789Z; without end if it cannot be read."""
-    try:
-        then = datetime.fromisoformat(f"{str(moment)[:19]}+00:00")
-    except ValueError:
-        return float("inf")
-    # A clock may have jumped.
-    return abs(time.time() - then.timestamp()) / 3600
-
-
-def list_tasks(run: Run, ids: list[str], *filters: str) -> "Ended":
-    """The tasks of services, slot by slot, the newest first."""
-    return run.programs.run(*TASKS, *filters, *ids) if ids else Ended("", File(), "")
-
-
-def attach(rows: list[Row], listed: "Ended") -> None:
-    """Give services their tasks, which docker lists slot by slot, the newest first."""
-    services = {row.service.id: row.service for row in rows}
-    bad_lines = listed.stdout.bad_lines()
-    for row in rows:
-        row.service.tasks, row.service.running = {}, []
-        row.problem = row.problem or listed.problem
-        if any(row.service.id in line for line in bad_lines):
-            row.problem = "docker service ps says of its tasks what cannot be read"
-    for data in listed.stdout.objects():
-        # SERVICE.SLOT, or SERVICE.NODE if it is global.
-        owner, _, slot = str(data.get("Name")).partition(".")
-        # A slot whose tasks are to be removed is no more: the service was scaled down.
-        if owner in services and data.get("DesiredState") != "Remove":
-            add_task(services[owner], slot, data)
-
-
-def add_task(service: Service, slot: str, data: dict[str, Any]) -> None:
-    """Add a task to a service, as docker service ps shows it."""
-    # Pending 7 hours ago
-    state, _, since = str(data.get("CurrentState")).partition(" ")
-    is_wanted = data.get("DesiredState") in ("Ready", "Running")
-    hours = re.search("([0-9]+) hours", since)
-    is_long = bool(hours and int(hours.group(1)) >= LONG_HOURS)
-    is_longer = bool(re.search("days|weeks|months|years", since))
-    if is_wanted and state == "Running":
-        service.running.append(str(data.get("ID")))
-    if slot not in service.tasks:
-        service.tasks[slot] = Task(state, is_wanted, is_long or is_longer)
-    elif not service.tasks[slot].former:
-        service.tasks[slot].former = state
-
-
-def compare_specs(run: Run, rows: list[Row]) -> None:
-    """Find out which services have a task that runs an older spec."""
-    owners = {task: row for row in rows for task in row.service.running}
-    if not owners:
-        return
-    ended = run.programs.run(*SPECS, stdin=File("\n".join(owners)), before=("xargs", "-n500"))
-    for item in ended.stdout.objects():
-        row = owners.get(str(item.get("ID")))
-        # What cannot be understood stays unseen.
-        with contextlib.suppress(TypeError, KeyError):
-            if row and with_defaults(item["Spec"]) != row.service.template:
-                row.service.runs_older = True
-            owners.pop(str(item["ID"]), None)
-    for row in owners.values():
-        row.problem = "docker inspect does not show its tasks"
-
-
-# Services: decide ---------------------------------------------------------------------------------
-
-
-def decide_all(run: Run, rows: list[Row]) -> list[Row]:
-    """Say what becomes of services. Returns those to be updated, first what may finish soon."""
-    due = []
-    failed: dict[str, list[str]] = {}
-    for row in sorted(rows, key=lambda row: row.name):
-        outcome, reason = decide(row.service, run.problems, run.options)
-        if row.is_in_doubt and outcome not in (DUE, FAILED):
-            outcome, reason = FAILED, f"may have been sent an empty login, and now {reason}"
-        if outcome == DUE:
-            due.append(row)
-        if outcome == FAILED:
-            failed.setdefault(reason, []).append(row.name)
-        # One that only pulls from ECR is named when it is refreshed.
-        elif reason != PULLS or run.options.dry_run:
-            run.report.conclude(outcome, reason, row.name)
-    for reason, names in failed.items():
-        run.report.conclude(FAILED, reason, *names, said=label(names))
-    # So that a run that has to end early leaves out others each time.
-    random.shuffle(due)
-    return sorted(due, key=lambda row: not row.service.may_finish)
-
-
-def decide(
-    service: Service, problems: dict[str, str], options: argparse.Namespace
-) -> tuple[str, str]:
-    """What becomes of a service, given the problem of each login, and why. Pure."""
-    problem = problems.get(service.host, "it came to this registry after the run had begun")
-    if service.host and problem:
-        return FAILED, f"not logged in to {service.host}: {problem}"
-    outcome, reason = spare(service, options)
-    if options.all_services and outcome != DUE:
-        return DUE, f"as every service is, although {reason}"
-    return outcome, reason
-
-
-def spare(service: Service, options: argparse.Namespace) -> tuple[str, str]:
-    """What becomes of a service that docker has a login for: the first line that applies."""
-    held = OVERDUE if service.hours >= LONG_HOURS else HELD
-    is_kept = keeps_rollback(service, options)
-    ended = bool(service.ended)
-    part = OVERDUE if any(task.is_old for task in service.ended) else HELD
-    rollout = ROLLOUT_AND_BACK if service.rollout in ("updating", "paused") else ROLLOUT
-    restart = held if options.no_restart else DUE
-    # fmt: off
-    table = (
-        (not service.host,              LEFT,    ELSEWHERE),
-        (service.mode in JOBS,          LEFT,    IS_JOB),
-        (service.mode not in MODES,     held,    UNKNOWN_MODE),
-        (not has_tag(service.image),    held,    NO_TAG),
-        (service.is_in_rollout,         held,    rollout),
-        (is_kept,                       LEFT,    KEPT),
-        (ended and service.is_rejected, FAILED,  CHOOSE),
-        (ended and service.still_works, part,    PART_ENDED),
-        (ended,                         LEFT,    ENDED),
-        (service.waits,                 HELD,    STARTING),
-        (not service.is_in_order,       restart, MAY_RESTART),
-        (True,                          DUE,     PULLS),
-    )
-    # fmt: on
-    outcome, reason = next((outcome, reason) for applies, outcome, reason in table if applies)
-    return outcome, reason.format(service, options)
-
-
-def keeps_rollback(service: Service, options: argparse.Namespace) -> bool:
-    """Whether docker service rollback is to go on to lead somewhere."""
-    is_change = service.rollout == "completed" and not service.changes_token_only
-    return is_change and service.hours < options.keep_rollback
-
-
-def has_tag(image: str) -> bool:
-    """Whether an image has a tag or a digest: the docker client adds :latest to one without."""
-    return ":" in image.rpartition("/")[2]
-
-
-# Services: update, and look again -----------------------------------------------------------------
-
-
-def update_and_prove(run: Run, due: list[Row], update: Update) -> None:
-    """Update services; where a login was not there all the while, some got an empty one: again."""
-    update_once(run, due, update)
-    again = [row for row in due if row.lacks_login and not run.problems[row.service.host]]
-    if again:
-        text = "Somebody logged in or out meanwhile: what was updated is updated once more"
-        log.log(NOTICE, text)
-        update_once(run, again, update)
-    for row in due:
-        if row.lacks_login:
-            problem = run.problems[row.service.host] or LOST_AGAIN
-            row.problem = f"may have been sent an empty login: {problem}"
-
-
-def update_once(run: Run, rows: list[Row], update: Update) -> None:
-    """Update services, and see whether the logins were there and whose tasks are replaced."""
-    state = login_state()
-    update(run, rows)
-    is_touched = login_state() != state
-    hosts = {row.service.host for row in rows if row.service.host}
-    with ThreadPoolExecutor() as pool:
-        proof = pool.submit(prove_again, run, hosts)
-        say_restarts(run, [row for row in rows if not row.problem])
-    lost = proof.result()
-    if is_touched:
-        lost = hosts
-    for row in rows:
-        if row.service.host in lost:
-            row.is_in_doubt = True
-        elif not row.problem:
-            row.is_in_doubt = False
-
-
-def update_together(run: Run, rows: list[Row]) -> None:
-    """Have swarm store the login that docker holds: the one step that changes the swarm.
-
-    xargs starts programs faster than any library.
-    """
-    if not rows:
-        return
-    each = (*XARGS, "-n1", *time_limit(UPDATE_SECONDS))
-    stdin = File("\n".join(row.service.id for row in rows))
-    seconds = run.programs.seconds_left() - CLOSING_SECONDS
-    confirm(rows, run.programs.run(*UPDATE, stdin=stdin, before=each, seconds=seconds))
-
-
-def update_singly(run: Run, rows: list[Row]) -> None:
-    """The same with an error text for each."""
-
-    def update(row: Row) -> None:
-        """One service."""
-        seconds = min(UPDATE_SECONDS, run.programs.seconds_left() - CLOSING_SECONDS)
-        confirm([row], run.programs.run(*UPDATE, row.service.id, seconds=seconds))
-
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        # Raises what one of them raised.
-        for _ in pool.map(update, rows):
-            pass
-
-
-def confirm(rows: list[Row], ended: "Ended") -> None:
-    """See which updates count: docker prints the ID of each service that it has updated."""
-    done = set(ended.stdout.lines())
-    problem = ended.problem or "docker did not confirm the update"
-    if any(text in ended.said for text in CONFIG_IS_BROKEN):
-        done = set()
-        for row in rows:
-            row.is_in_doubt = True
-        problem = f"docker service update sent no login: {ended.said[-SAID_LENGTH:]}"
-    for row in rows:
-        row.problem = "" if row.service.id in done else problem
-
-
-def login_state() -> Any:
-    """What changes when somebody logs in or out, since docker then replaces config.json."""
-    with contextlib.suppress(OSError, Failure):
-        status = os.stat(os.path.join(docker_folder(), "config.json"))
-        return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
-    return None
-
-
-def say_restarts(run: Run, rows: list[Row]) -> None:
-    """Name the services whose tasks the update replaces, which nobody can see before it.
-
-    A service whose tasks stay has no new UpdateStatus. One of which a task did not run has.
-    """
-    serving = {row.service.id: row.service for row in rows if row.service.serves}
-    if not serving:
-        return
-    ended = run.programs.run(*STATUS, stdin=File("\n".join(serving)), before=(*XARGS, "-n50"))
-    for line in ended.stdout.lines():
-        key, _, status = line.partition(" ")
-        began = re.search(r'"StartedAt":"([^"]+)"', status)
-        if key in serving and began and began.group(1) != serving[key].began:
-            run.report.restarted(serving[key])
-    if ended.problem:
-        log.log(NOTICE, "Nobody looked whether tasks restart: %s", ended.problem)
-
-
-# What is said -------------------------------------------------------------------------------------
-
-
-class Report:
-    """What became of services and registries: said at once, and counted in the last line."""
-
-    def __init__(self, is_quiet: bool) -> None:
-        self.outcomes: dict[str, tuple[str, str]] = {}  # outcome and reason, by service
-        self.logins: dict[str, bool] = {}  # whether it is good, by host
-        self.lost: dict[str, str] = {}  # problems, by registry
-        self.restarts: set[str] = set()  # services
-        self.is_quiet = is_quiet
-
-    def conclude(self, outcome: str, reason: str, *names: str, said: str = "") -> None:
-        """What became of services, and why. A later outcome replaces an earlier one."""
-        self.outcomes.update(dict.fromkeys(names, (outcome, reason)))
-        who = said or " ".join(names)
-        log.log(LEVELS.get(outcome, logging.INFO), "%s %s: %s", who, outcome, reason)
-
-    def lose(self, registry: str, problem: str) -> None:
-        """No login to a registry."""
-        self.lost[registry] = problem
-        log.error("%s", problem)
-
-    def refreshed(self, name: str) -> None:
-        """A service holds a fresh token. Its name goes to stdout, for pipes."""
-        self.outcomes[name] = (REFRESHED, "")
-        if is_journal(1):
-            log.info("%s refreshed", name)
-        elif not self.is_quiet:
-            # Whoever read it may have gone.
-            with contextlib.suppress(OSError):
-                os.write(1, f"{name}\n".encode())
-
-    def restarted(self, service: Service) -> None:
-        """The tasks of a service are being replaced."""
-        if service.name in self.restarts:
-            return
-        self.restarts.add(service.name)
-        why = UNFORESEEN if service.is_in_order else SORTED
-        log.warning("%s restarts: %s", service.name, why.format(service))
-
-    def end(self, seconds: float) -> int:
-        """Say what the run did, and what is missing. Returns the exit status."""
-        ended = [outcome for outcome, _ in self.outcomes.values()]
-        failures = self.failures()
-        logins = sum(self.logins.values())
-        counts = [count(logins, "login")] if logins else []
-        counts += [f"{ended.count(each)} {each}" for each in OUTCOMES if each in ended]
-        counts += [f"{len(self.restarts)} restarted"] if self.restarts else []
-        what = f"{', '.join(counts) or 'nothing to do'} in {seconds:.1f} seconds"
-        if failures:
-            log.error("%s; missing: %s", what, "; ".join(failures))
-            return 1
-        if OVERDUE in ended:
-            log.warning("%s", what)
-            return 3
-        log.info("%s", what)
-        return 0
-
-    def failures(self) -> list[str]:
-        """Who failed and why, three reasons at most."""
-        names: dict[str, list[str]] = {}
-        for name, (outcome, reason) in self.outcomes.items():
-            if outcome == FAILED:
-                names.setdefault(reason, []).append(name)
-        for registry, problem in self.lost.items():
-            names.setdefault(problem, [registry])
-        said = [f"{label(some)}: {reason}" for reason, some in names.items()]
-        return said[:3] + (["more is said above"] if len(said) > 3 else [])
-
-
-def label(names: list[str]) -> str:
-    """Services by name, as long as they are few."""
-    return ", ".join(names) if len(names) < 4 else count(len(names), "service")
-
-
-def count(number: int, noun: str) -> str:
-    """A number of things: 1 login, 2 logins."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-# Programs -----------------------------------------------------------------------------------------
-
-
-class File(io.FileIO):
-    """A file in memory, which programs read or print to.
-
-    So no pipe of theirs can block us, the library sh logs none of it, and a token that goes from
-    one program to another does not even enter this process.
-    """
-
-    def __init__(self, content: str = "") -> None:
-        super().__init__(os.memfd_create("ecr_swarm_login"), "r+")
-        # Or programs side by side print over each other's lines.
-        fcntl.fcntl(self, fcntl.F_SETFL, os.O_APPEND)
-        self.write(content.encode())
-
-    def size(self) -> int:
-        """In bytes."""
-        return os.fstat(self.fileno()).st_size
-
-    def text(self) -> str:
-        """Its content, of whatever encoding."""
-        return os.pread(self.fileno(), self.size(), 0).decode(errors="replace").strip()
-
-    def lines(self) -> list[str]:
-        """Its lines. Not splitlines(), which cuts JSON at U+0085, too."""
-        return [line for line in self.text().split("\n") if line]
-
-    def objects(self) -> list[dict[str, Any]]:
-        """The JSON objects, one a line, as far as they are some."""
-        return [found for found in map(object_from, self.lines()) if found is not None]
-
-    def bad_lines(self) -> list[str]:
-        """The lines that are no JSON objects."""
-        return [line for line in self.lines() if object_from(line) is None]
-
-
-def object_from(line: str) -> Optional[dict[str, Any]]:
-    """A JSON object, or None."""
-    try:
-        found = json.loads(line)
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def value_at(data: Any, *path: str) -> Any:
-    """What lies at a path in nested objects; None where something is missing or no object."""
-    for key in path:
-        data = data.get(key) if isinstance(data, dict) else None
-    return data
-
-
-@dataclass
-class Ended:
-    """A program that has ended."""
-
-    problem: str  # in one line, or ""
-    stdout: File
-    said: str  # on stderr, in one line
-
-
-def time_limit(seconds: float) -> tuple[str, ...]:
-    """What bounds a program. In the foreground: its children are ended by process group."""
-    # To timeout, 0 is no limit at all.
-    limit = f"{max(seconds, 0.1):.1f}"
-    return ("timeout", "--foreground", f"--kill-after={KILL_SECONDS}", limit)
-
-
-STREAMS = ("_in", "_out", "_err")
-SH_OPTIONS: dict[str, Any] = {
-    "_tty_out": False,  # or the program believes in a terminal
-    "_close_fds": False,  # needs no /proc
-    "_new_session": True,
-    "_bg": True,
-    "_bg_exc": False,  # or a thread prints a traceback, with the program's stdout in it
-}
-
-
-class Programs:
-    """Starts all programs, of which none outlives the run's time or a signal."""
-
-    def __init__(self) -> None:
-        self.stopped_by = 0  # the signal
-        self.in_flight: set[int] = set()  # process groups that a signal ends
-        self.began = 0.0
-
-    def begin(self) -> None:
-        """From now on a run has its RUN_SECONDS."""
-        self.began = time.monotonic()
-
-    def seconds_gone(self) -> float:
-        """Since the run began."""
-        return time.monotonic() - self.began
-
-    def seconds_left(self) -> float:
-        """Until the run has to end."""
-        return RUN_SECONDS - self.seconds_gone()
-
-    def stop(self, number: int, _frame: Any) -> None:
-        """Handle a signal: start nothing more, end what runs, say nothing more."""
-        self.stopped_by = number
-        for group in list(self.in_flight):
-            signal_group(group, signal.SIGTERM)
-        log.warning("Stopped by %s: the next run does what is left", signal.Signals(number).name)
-        log.disabled = True
-
-    def run(
-        self,
-        *command: str,
-        stdin: Optional[File] = None,
-        before: tuple[str, ...] = (),
-        is_stoppable: bool = True,
-        seconds: float = PROGRAM_SECONDS,
-    ) -> Ended:
-        """Run a program to its end, within its time and the run's. Raises Stopped after a signal.
-
-        One that is not stoppable is given its time even if the run's is over.
-        """
-        if self.stopped_by:
-            raise Stopped
-        name = " ".join(command[:3])
-        seconds_at_most = min(seconds, self.seconds_left())
-        if seconds_at_most <= 0:
-            problem = f"{name} was not started: the {RUN_SECONDS} seconds of the run are over"
-            return Ended(problem, File(), "")
-        if is_stoppable:
-            seconds = seconds_at_most
-        files = (stdin or File(), File(), File())
-        status, problem = self.start((*time_limit(seconds), *before, *command), files, is_stoppable)
-        if self.stopped_by:
-            raise Stopped
-        said = re.sub(r"[\s\0-\37]+", " ", files[2].text() or problem)
-        # Docker warns at each login that it stores it.
-        if said and not status and PROOF != command[:2]:
-            log.info("%s succeeded, and said: %s", name, said[-SAID_LENGTH:])
-        return Ended(explain(name, status, said, seconds), files[1], said)
-
-    def start(
-        self, command: tuple[str, ...], files: tuple[File, File, File], is_stoppable: bool
-    ) -> tuple[int, str]:
-        """The one place that starts programs. Returns the exit status, and why there is none."""
-        files[0].seek(0)
-        # By number: sh keeps what it is given in a cycle, open until the garbage collector comes.
-        streams: dict[str, Any] = dict(zip(STREAMS, map(File.fileno, files)))
-        status = 0
-        try:
-            running = sh.Command(command[0])(*command[1:], **streams, **SH_OPTIONS)
-        except (sh.CommandNotFound, sh.ForkException, OSError) as error:
-            return 126, str(error)
-        if is_stoppable:
-            self.in_flight.add(running.pid)
-        # A signal may have come before it was in flight.
-        if is_stoppable and self.stopped_by:
-            signal_group(running.pid, signal.SIGTERM)
-        try:
-            running.wait()
-        except sh.ErrorReturnCode as error:
-            status = error.exit_code
-        self.in_flight.discard(running.pid)
-        # What it left behind.
-        signal_group(running.pid, signal.SIGKILL)
-        return status, ""
-
-
-def signal_group(group: int, number: int) -> None:
-    """Signal all processes of a group, if there is one left."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, number)
-
-
-def explain(name: str, status: int, said: str, seconds: float) -> str:
-    """What went wrong with a program, in one line, or ""."""
-    if not status:
-        return ""
-    hung = f"hung, and was killed after {seconds:.0f} seconds"
-    reasons = {
-        123: "failed",  # of xargs
-        124: hung,
-        126: "cannot be executed",
-        127: "is not installed, or not on the PATH",
-        137: hung,
-    }
-    killed = f"was killed by signal {-status}"
-    other = f"failed with exit status {status}" if status > 0 else killed
-    return f"{name} {reasons.get(status, other)}: {said[-SAID_LENGTH:] or 'it said nothing'}"
+    # An old one strips settings that it does not know from each service.
+    os.environ.pop("DOCKER_API_VERSION", None)
 
 
 if __name__ == "__main__":
