@@ -122,6 +122,8 @@ UPDATE = ("docker", "service", "update", "-d", "-q", "--with-registry-auth")
 # before 0.9.0 (amazon-ecr-credential-helper#102): the first, and neither of the others.
 GOOD = "authenticating with existing credentials"
 NOT_GOOD = ("login did not succeed", "invalid or expired")
+# What it warns of at a login that no credential store keeps.
+IN_FILE = "unencrypted"
 NO_PERMISSION = "permission denied while trying to connect"
 GONE_TEXT = "no such service"
 
@@ -386,17 +388,19 @@ class Programs:
             raise Stopped
         files[0].seek(0)
         born = File()
+        number = born.fileno()
         environment = {**os.environ, "DOCKER_CONFIG": folder} if folder else os.environ
         sh_options: dict[str, Any] = {
             **SH_OPTIONS,
             # By number: sh keeps what it is given in a cycle, open until that is collected.
             **dict(zip(STREAMS, map(File.fileno, files))),
             "_env": dict(environment),
-            "_preexec_fn": lambda: become_bounded(born),
+            "_preexec_fn": lambda: become_bounded(number),
         }
         limit = f"{seconds:.1f}"
         try:
-            running = sh.timeout(*TIMEOUT, limit, *through, *command, **sh_options)
+            timeout = sh.Command("timeout")
+            running = timeout(*TIMEOUT, limit, *through, *command, **sh_options)
             if is_stoppable:
                 self.in_flight.add(running.pid)
                 # A signal may have come before that.
@@ -424,9 +428,9 @@ class Programs:
         self.in_flight.discard(group)
 
 
-def become_bounded(born: File) -> None:
-    """What a new process does first: say its number, and bound what it can print."""
-    os.write(born.fileno(), b"%d" % os.getpid())
+def become_bounded(born: int) -> None:
+    """What a new process does first: note its number in a file, and bound what it can print."""
+    os.write(born, b"%d" % os.getpid())
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with contextlib.suppress(ValueError):
         resource.setrlimit(resource.RLIMIT_FSIZE, (OUTPUT_BYTES, hard))
@@ -450,7 +454,10 @@ def heard(files: tuple[File, File, File], is_secret: bool) -> str:
         """A word, or what stands for it."""
         return "[secret]" if word[0] in secret else word[0]
 
-    return re.sub(r"[\s\0-\37]+", " ", re.sub("[A-Za-z0-9+/=_-]{16,}", shown, said)).strip()
+    # First the whole of it, as in token=TOKEN; then parts.
+    for token in set(re.findall(r"\S{16,}", secret)):
+        said = said.replace(token, "[secret]")
+    return re.sub(r"[\s\0-\37]+", " ", re.sub("[A-Za-z0-9+/_-]{16,}=*", shown, said)).strip()
 
 
 def explain(name: str, status: int, said: str, hung_seconds: float) -> Optional[Problem]:
@@ -458,7 +465,11 @@ def explain(name: str, status: int, said: str, hung_seconds: float) -> Optional[
     if not status:
         return None
     said = said[-SAID_LENGTH:] or "it said nothing"
-    reason = f"failed with exit status {status}" if status > 0 else f"was killed by {-status}"
+    reason = (
+        f"failed with exit status {status}" if status > 0 else f"was killed by signal {-status}"
+    )
+    if status == 123:  # of xargs, which does not pass on that of docker
+        reason = "failed"
     if hung_seconds:
         reason = f"hung, and was killed after {hung_seconds:.0f} seconds"
     if NO_PERMISSION in said.lower():
@@ -546,13 +557,13 @@ class Registries:
         return result.stdout
 
     def log_in(self, host: str) -> str:
-        """Log docker in to a registry in a folder of the run's own, then in docker's own place.
+        """Log docker in to a registry in its own place, and beside that in a folder of the run's own.
 
         Returns the folder; "" if docker has its own place only. Raises Problem.
         """
         token = self.tokens[region_of(host)].result()
-        folder = "" if self.are_for_deploys else self.log_in_apart(host, token)
         self.kept[host] = self.one_by_one.submit(self.keep, host, token)
+        folder = "" if self.are_for_deploys else self.log_in_apart(host, token)
         problem = None if folder else problem_of(self.kept[host])
         if problem:
             raise problem.after("Docker login failed")
@@ -577,9 +588,13 @@ class Registries:
     def keep(self, host: str, token: File) -> None:
         """Log docker in where it keeps its logins, for deploys from here. Raises Problem.
 
-        This is never cut short. What counts is that the login is there, by whatever way.
+        This is never cut short. What counts is that the login is there, by whatever way. If docker
+        says that it lies in config.json, and there is one, it does; else docker proves it.
         """
         result = self.pass_token(host, token, is_stoppable=False)
+        config = os.path.join(docker_folder(), "config.json")
+        if not result.problem and IN_FILE in result.said and os.path.exists(config):
+            return
         try:
             self.prove(host)
         except Problem as problem:
@@ -717,7 +732,7 @@ class Effects:
     repeats: list[Task] = field(default_factory=list)  # they are over, and are started again
     heals: list[Task] = field(default_factory=list)  # they lack the token, and are replaced
 
-    def add(self, service: Service, tasks: list[Task]) -> None:
+    def add(self, service: Service, tasks: list[Task], are_missing: bool = False) -> None:
         """Tasks that are replaced, or shut down for another in their slot."""
         for task in tasks:
             if task.part == SERVING:
@@ -726,7 +741,7 @@ class Effects:
                 self.hurries.append(task)
             elif task.part == STUCK:
                 self.heals.append(task)
-            elif not restarts_itself(service, task):
+            elif are_missing or not restarts_itself(service, task):
                 self.repeats.append(task)
 
     @property
@@ -762,9 +777,7 @@ def effects_of(service: Service) -> Effects:
     if service.may_finish and service.mode == "Replicated":
         # Slots that do not count are deleted, and what is missing then is started.
         dead = [service.slots[number][0] for number in slots if not slots[number]]
-        for task in dead[: service.replicas - len(kept)]:
-            # What was rejected never ran.
-            (effects.heals if task.part == STUCK else effects.repeats).append(task)
+        effects.add(service, dead[: service.replicas - len(kept)], are_missing=True)
     return effects
 
 
@@ -1335,6 +1348,7 @@ class Run:
     report: Report
     registries: Registries
     rows: dict[str, Row] = field(default_factory=dict)  # services that are still to be done
+    hosts: set[str] = field(default_factory=set)  # registries that are known, done or not
     is_listed: bool = False  # docker has listed them
     is_first: bool = True  # nothing has been tried yet
     pace: float = 2.0 * AT_ONCE  # updates per second
@@ -1389,11 +1403,13 @@ def work(run: Run) -> Problems:
     """Find the services, log in to their registries, refresh. Raises Problem if it cannot go on."""
     problems = {} if run.is_listed else find_services(run)
     hosts = {row.host for row in run.rows.values() if row.host}.union(run.options.registry)
-    region = own_region(run, hosts, is_certain=not problems)
+    run.hosts |= hosts
+    region = own_region(run, is_certain=not problems)
     if run.options.login_only or not leads(run):
         run.registries.are_for_deploys = True
         return {**problems, **refresh_services(run, {}, hosts, region)}
-    log.info(DRY_HEADLINE if run.options.dry_run else HEADLINE)
+    if run.is_first:
+        log.info(DRY_HEADLINE if run.options.dry_run else HEADLINE)
     return run.note_done(refresh_services(run, rows_by_host(run), hosts, region))
 
 
@@ -1459,14 +1475,15 @@ def leads(run: Run) -> bool:
     return answer == "true"
 
 
-def own_region(run: Run, hosts: set[str], is_certain: bool) -> str:
+def own_region(run: Run, is_certain: bool) -> str:
     """Where to log in to the account's own registry; "" for nowhere.
 
     In --region, or, if no registry is known otherwise, where aws is set up. Raises Problem if a
     login is all that was asked for, and there is none.
     """
-    if run.options.region or hosts or run.options.services or run.options.refresh_only:
-        return run.options.region or ""
+    options = run.options
+    if options.region or run.hosts or options.services or options.refresh_only:
+        return options.region or ""
     regions = (os.environ.get("AWS_REGION"), os.environ.get("AWS_DEFAULT_REGION"))
     region = next(filter(None, regions), "") or run.programs.run(*AWS_REGION).stdout.text()
     if is_certain and not region:
@@ -1482,17 +1499,22 @@ def begin_logins(
 ) -> dict["Future[str]", str]:
     """Begin to log in to all registries, side by side. Returns the host of each login."""
     if run.options.dry_run or run.options.refresh_only:
-        places = sorted(hosts) + [f"your own registry in {region}"] * bool(region)
-        if run.options.dry_run and not run.options.refresh_only:
-            log.info("Would log in to %s", ", ".join(places) or "no registry")
-        return {pool.submit(str): host for host in hosts}
+        say_logins(run, hosts, region)
+        return {pool.submit(str): host for host in hosts - run.registries.logins.keys()}
     left = hosts - run.registries.logins.keys()
     regions = {region_of(host) for host in left}
     run.registries.get_tokens(pool, regions.union([region] if region else []))
     logins = {pool.submit(run.registries.log_in, host): host for host in sorted(left)}
-    if region:
+    if region and region not in run.registries.logins:
         logins[pool.submit(log_in_to_own, run, hosts, region)] = region
     return logins
+
+
+def say_logins(run: Run, hosts: set[str], region: str) -> None:
+    """What a dry run does instead."""
+    places = sorted(hosts) + [f"your own registry in {region}"] * bool(region)
+    if not run.options.refresh_only:
+        log.info("Would log in to %s", ", ".join(places) or "no registry")
 
 
 def log_in_to_own(run: Run, hosts: set[str], region: str) -> str:
@@ -1515,7 +1537,7 @@ def refresh_services(
     batches: dict[Future[Problems], list[Row]] = {}
     with ThreadPoolExecutor(3 * len(hosts) + 3) as pool, ThreadPoolExecutor(WORKERS) as workers:
         waiting = begin_logins(run, hosts, region, pool)
-        for host in groups.keys() & run.registries.logins.keys():
+        for host in sorted(groups.keys() & run.registries.logins.keys()):
             batches.update(begin_batches(run, groups[host], workers))
         while waiting:
             # Nobody waits for long for a registry that hangs.
@@ -1533,8 +1555,8 @@ def refresh_services(
                 batches.update(begin_batches(run, rows, workers))
     for batch, rows in batches.items():
         problems.update(end_batch(run, rows, batch))
-    run.registries.say_what_is_not_kept()
     say_restarts(run)
+    run.registries.say_what_is_not_kept()
     return problems
 
 
@@ -1692,7 +1714,7 @@ def prepare(programs: Programs, is_quiet: bool) -> None:
     for _ in range(3):
         os.open(os.devnull, os.O_RDWR)
     set_up_log(is_quiet)
-    set_up_environment(programs)
+    set_up_environment()
     # Whoever ignores SIGCHLD passes that on, and then nobody can wait for a program.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -1710,7 +1732,7 @@ def set_up_log(is_quiet: bool) -> None:
     logging.raiseExceptions = False
 
 
-def set_up_environment(programs: Programs) -> None:
+def set_up_environment() -> None:
     """What all programs find in their environment."""
     path = os.environ.get("PATH", os.defpath).split(":")
     # Not the current folder, which an empty element stands for. Cron's lacks where aws may be.

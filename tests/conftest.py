@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import logging
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -35,12 +36,16 @@ for number in (signal.SIGINT, signal.SIGHUP):
 def fakes(fp: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Fakes]:
     """Fake `aws` and `docker`, alone on PATH, and a HOME of their own."""
     for name in list(os.environ):
-        if name.startswith(("AWS_", "DOCKER_", "JOURNAL_", "PYTHON", "XDG_")):
+        if name.startswith(("AWS_", "DOCKER_", "JOURNAL_", "PYTHON", "RUNTIME_", "XDG_")):
             monkeypatch.delenv(name)
-    (tmp_path / "home").mkdir()
+    for name in ("home", "memory"):
+        (tmp_path / name).mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     with Fakes(fp) as fakes:
         monkeypatch.setenv("PATH", str(fakes.bin))
+        # Not before: the fakes' own folder must have a short name.
+        monkeypatch.setenv("TMPDIR", str(tmp_path / "memory"))
+        monkeypatch.setattr(shutil, "which", fakes.which)
         yield fakes
     fakes.check()
 
@@ -49,6 +54,12 @@ def fakes(fp: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[
 def home(fakes: Fakes) -> Path:
     """The folder in which docker's logins are."""
     return Path(os.environ["HOME"])
+
+
+@pytest.fixture
+def memory(fakes: Fakes) -> Path:
+    """The folder in which the script makes that of a run's logins."""
+    return Path(os.environ["TMPDIR"])
 
 
 @pytest.fixture
@@ -66,10 +77,16 @@ def swarm(fakes: Fakes) -> PretendSwarm:
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The script as a module, which does not wait before it tries again."""
+    """The script as a module.
+
+    It does not wait before it tries again; what a machine that is busy may be late with is not
+    late.
+    """
     script = importlib.import_module("ecr_swarm_login")
-    monkeypatch.setattr(script, "PAUSES", tuple(0 for _ in script.PAUSES))
+    monkeypatch.setattr(script, "PAUSES", (0.001, 0.002, 0.003))
     monkeypatch.setattr(script, "TRY_SECONDS", 0)
+    for name in ("STALE_SECONDS", "PATIENCE_SECONDS", "READER_SECONDS"):
+        monkeypatch.setattr(script, name, 30)
     return script
 
 

@@ -9,7 +9,16 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pretend_services import MISSING, Service, has_ended, is_job, moment, newest_tasks, pinned
+from pretend_services import (
+    MISSING,
+    Service,
+    has_ended,
+    is_job,
+    moment,
+    newest_tasks,
+    node_id,
+    pinned,
+)
 
 OPTIONS_WITH_VALUE = {"--filter", "--format", "--type", "--username"}
 OPTIONS_WITHOUT_VALUE = {
@@ -99,7 +108,7 @@ def inspection(service: Service) -> dict:
         "Endpoint": {"Spec": {}},
     }
     if service["previous"]:
-        document["PreviousSpec"] = spec(service, service["previous"])
+        document["PreviousSpec"] = previous_spec(service)
     if service["rollout"]:
         document["UpdateStatus"] = {"State": service["rollout"], "StartedAt": service["begun"]}
         if service["rollout"].endswith("completed"):
@@ -109,12 +118,25 @@ def inspection(service: Service) -> dict:
     return document
 
 
+def previous_spec(service: Service) -> dict:
+    """A service's Spec before the last update."""
+    document = spec(service, service["previous"])
+    if service["then"] == "labels":
+        document["Labels"] = {"older": "label"}
+    elif service["then"] == "replicas":
+        document["Mode"] = {"Replicated": {"Replicas": 99}}
+    elif service["placed"] is not None:
+        document["TaskTemplate"]["Placement"] = service["placed"]
+    return document
+
+
 def spec(service: Service, image: str) -> dict:
     """A service's Spec with this image."""
     names = {"replicated job": "ReplicatedJob", "global job": "GlobalJob", "global": "Global"}
     mode: dict = {names.get(service["mode"], "Replicated"): {}}
     if service["mode"] == "replicated":
-        mode["Replicated"]["Replicas"] = len(service["slots"])
+        scaled_to = service["scaled_to"]
+        mode["Replicated"]["Replicas"] = len(service["slots"]) if scaled_to is None else scaled_to
     return {
         "Name": service["name"],
         "Labels": {},
@@ -139,6 +161,7 @@ def task_template(service: Service, image: str) -> dict:
             "Condition": service["restart"],
             "MaxAttempts": service["max_attempts"],
         },
+        "Placement": service["placement"],
         "ForceUpdate": 0,
         "Runtime": "container",
     }
@@ -157,22 +180,42 @@ def put(document: dict, path: str, value: Any) -> None:
 def place(service: Service, task: dict) -> dict:
     """Where a task is: a global service has one a node, and no slots."""
     if service["mode"] == "global":
-        return {"NodeID": f"node-{task['slot']}"}
+        return {"NodeID": node_id(task["slot"])}
     return {"Slot": task["slot"]}
+
+
+def node(id_: str, is_leader: bool, facts: dict) -> dict:
+    """A document of `docker node inspect`; the facts are PretendSwarm.set_node's."""
+    return {
+        "ID": id_,
+        "Spec": {
+            "Role": "manager",
+            "Availability": facts.get("availability", "active"),
+            "Labels": facts.get("labels", {}),
+        },
+        "Description": {
+            "Hostname": "manager",
+            "Platform": {"Architecture": "x86_64", "OS": "linux"},
+            "Engine": {"EngineVersion": "29.7.2"},
+        },
+        "Status": {"State": facts.get("state", "ready"), "Addr": "10.0.0.1"},
+        "ManagerStatus": {"Leader": is_leader, "Reachability": "reachable"},
+    }
 
 
 def ps_row(service: Service, task: dict) -> dict:
     """A row of `docker service ps --no-trunc --no-resolve`."""
     [where] = place(service, task).values()
     rejected = f"No such image: {task['image']}"
+    is_nowhere = service["mode"] != "global" and task["state"] in ("New", "Allocated", "Pending")
     return {
         "ID": task["id"],
         "Name": f"{service['id']}.{where}",
         "Image": task["image"],
-        "Node": f"node-{task['slot']}",
+        "Node": "" if is_nowhere else node_id(task.get("node", task["slot"])),
         "DesiredState": task["desired"],
         "CurrentState": f"{task['state']} {task['since']} ago",
-        "Error": rejected if task["state"] == "Rejected" else "",
+        "Error": task.get("error", rejected if task["state"] == "Rejected" else ""),
         "Ports": "",
     }
 
@@ -183,11 +226,15 @@ def task_inspection(service: Service, task: dict) -> dict:
     if task["state"] == "Running" or has_ended(task):
         exit_code = 1 if task["state"] == "Failed" else 0
         status["ContainerStatus"] = {"ContainerID": task["id"][::-1], "ExitCode": exit_code}
+    template = task_template(service, task["image"])
+    if service["placed"] is not None:
+        template["Placement"] = service["placed"]
     return {
         "ID": task["id"],
+        "CreatedAt": task["created"],
         "ServiceID": service["id"],
         **place(service, task),
-        "Spec": task_template(service, task["image"]),
+        "Spec": template,
         "Status": status,
         "DesiredState": task["desired"].lower(),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+from collections.abc import Collection
 from typing import Any
 
 import pretend_logins
@@ -28,6 +29,7 @@ FACTS: dict[str, Any] = {
     # Instead of these three: slot by slot its tasks, the newest first, each as "STATE", with
     # "STATE AGE" as docker writes it, and "STATE AGE/DESIRED": ["Pending 7 hours", "Rejected"].
     "slots": None,
+    "scaled_to": None,  # the replicas, if there are more slots: they are left over
     "restart": "any",
     "max_attempts": 0,
     "rollout": None,  # UpdateStatus.State
@@ -38,6 +40,9 @@ FACTS: dict[str, Any] = {
     "oldest": None,  # the one they have if a second update overwrote the previous spec
     "works": True,  # whether the image's program comes up
     "on_failure": "pause",
+    "placement": {},  # TaskTemplate.Placement
+    "placed": None,  # the one that its tasks have, if it was changed since they began
+    "then": None,  # what an update without a token has changed after that: labels, replicas
     "mounts": (),  # (source, target) in the order of the spec
     "has_digest": True,  # the image is pinned, as docker does when it can ask the registry
     "is_of_older_engine": False,  # docker writes its spec in another way than the one before
@@ -57,6 +62,8 @@ def new_service(name: str, image: str, **facts: Any) -> Service:
     service["broken"] = [] if service.pop("works") else [image]
     service["mounts"] = [list(mount) for mount in service["mounts"]]
     service["slots"] = new_slots(service)
+    if service["placed"] is not None or service["then"]:
+        service["previous"] = service["previous"] or image
     service.update(runs=1, restarted=0, went_back=False, version=1)
     return service
 
@@ -93,8 +100,21 @@ def new_task(seed: str, slot: int, image: str, text: str) -> Task:
         "image": image,
         "state": state,
         "since": since or "2 hours",
+        "created": moment(hours_of(since or "2 hours")),
         "desired": desired or by_itself,
     }
+
+
+def hours_of(age: str) -> float:
+    """How long something lasts of which docker says "7 hours", or "less than a second"."""
+    number, _, unit = age.partition(" ")
+    units = {"second": 1 / 3600, "minute": 1 / 60, "hour": 1, "day": 24, "week": 7 * 24}
+    return float(number) * units.get(unit.rstrip("s"), 0) if number.isdigit() else 0
+
+
+def node_id(number: int) -> str:
+    """The ID of a node: the tasks of the first slot are on node 1."""
+    return made_up_id(f"node {number}")
 
 
 def made_up_id(seed: str) -> str:
@@ -142,10 +162,11 @@ def has_ended(task: Task) -> bool:
     return task["state"] in ("Complete", "Shutdown", "Failed")
 
 
-def is_spared(task: Task) -> bool:
+def is_spared(service: Service, task: Task) -> bool:
     """Whether a changed login leaves it alone: swarmkit orchestrator/task.go, IsTaskDirty."""
-    is_removed = task["desired"] == "Remove"
-    return is_removed or (is_wanted(task) and task["state"] in SERVING)
+    if task["desired"] == "Remove":
+        return True
+    return is_wanted(task) and task["state"] in SERVING and service["placed"] is None
 
 
 def in_state(service: Service, state: str) -> int:
@@ -162,12 +183,17 @@ def login_opens(service: Service) -> bool:
 # What an update does
 
 
-def update(service: Service, login: str) -> None:
-    """`docker service update --with-registry-auth`, with all that it does besides."""
+def update(service: Service, login: str, lost: Collection[int] = ()) -> None:
+    """`docker service update --with-registry-auth`, with all that it does besides.
+
+    What is on lost nodes, which a global service may not use, stays as it is.
+    """
     is_new_login = login != service["credentials"]
     is_rewritten = rewrite(service)
+    slots = [slot for slot in service["slots"] if not is_out(service, slot[0], lost)]
+    dirty = [slot for slot in slots if not is_spared(service, slot[0]) and is_new_login]
     # With no login the docker client sends `{}`, and the daemon stores that.
-    service.update(credentials=login, previous=service["image"])
+    service.update(credentials=login, previous=service["image"], then=None)
     service["version"] += 1
     # Every update raises a job's iteration (swarmkit, manager/controlapi/service.go).
     if is_job(service):
@@ -180,9 +206,16 @@ def update(service: Service, login: str) -> None:
     if slots_behind(service) and was in ("updating", "paused", "rollback_paused"):
         next_batch(service, was)
         return
-    dirty = [slot for slot in service["slots"] if not is_spared(slot[0]) and is_new_login]
+    service["placed"] = None
     service["runs"] += any(task[0]["state"] in ("Complete", "Failed", "Running") for task in dirty)
-    begin_rollout(service, service["slots"] if is_rewritten else dirty)
+    begin_rollout(service, slots if is_rewritten else dirty)
+
+
+def is_out(service: Service, task: Task, lost: Collection[int]) -> bool:
+    """Whether an update starts nothing in its place: on a lost node, or after a scale-down."""
+    if service["mode"] == "global":
+        return task["slot"] in lost
+    return service["scaled_to"] is not None and task["slot"] > service["scaled_to"]
 
 
 def rewrite(service: Service) -> bool:
@@ -198,12 +231,20 @@ def rewrite(service: Service) -> bool:
 
 
 def begin_rollout(service: Service, dirty: list[list[Task]]) -> None:
-    """Replace tasks. Without any that is to be replaced, there is no rollout."""
+    """Replace tasks. Without any that counts (see restarts_itself), there is no rollout."""
+    is_rollout = any(is_wanted(slot[0]) or not restarts_itself(service, slot[0]) for slot in dirty)
     for slot in dirty:
         service["restarted"] += is_wanted(slot[0]) and slot[0]["state"] in SERVING
         replace(service, slot)
-    if dirty:
+    if is_rollout:
         service["rollout"], service["begun"] = "completed", moment(0)
+
+
+def restarts_itself(service: Service, task: Task) -> bool:
+    """Whether swarm starts it again by itself: restart.go, shouldRestart."""
+    if service["restart"] == "none" or service["max_attempts"]:
+        return False
+    return service["restart"] == "any" or task["state"] != "Complete"
 
 
 def slots_behind(service: Service) -> list[list[Task]]:
@@ -252,7 +293,9 @@ def replace(service: Service, slot: list[Task]) -> None:
     else:
         state = "Complete" if before["state"] == "Complete" else "Running"
     seed = f"{service['name']}.{before['slot']}.after.{before['id']}"
-    slot.insert(0, new_task(seed, before["slot"] - 1, service["image"], f"{state} 1 second"))
+    slot.insert(
+        0, new_task(seed, before["slot"] - 1, service["image"], f"{state} less than a second")
+    )
     before["desired"] = "Shutdown"
     if before["state"] not in OVER:
         before["state"] = "Shutdown"

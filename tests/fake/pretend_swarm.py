@@ -17,7 +17,15 @@ from typing import Any, NamedTuple
 import pretend_docker
 import pretend_logins
 from pretend_docker import render
-from pretend_services import Service, all_tasks, end_rollout, is_wanted, new_service, update
+from pretend_services import (
+    Service,
+    all_tasks,
+    end_rollout,
+    is_wanted,
+    new_service,
+    node_id,
+    update,
+)
 from pretend_texts import TEXTS
 
 ACCOUNT = "123456789012"
@@ -55,6 +63,8 @@ class PretendSwarm:
             "client": "29",  # whose texts docker speaks
             "node": "manager",  # or worker, none (in no swarm), locked, down (no daemon)
             "leader": True,
+            "context": "default",  # docker's current one
+            "nodes": {},  # by ID: what is not usual, as set_node has it
             "issued": [],  # the tokens that aws has handed out
             "kept": {},  # by host: what docker's credential store keeps
             "services": [],
@@ -87,6 +97,10 @@ class PretendSwarm:
     def remove(self, name: str) -> None:
         """Remove a service, as somebody may at any moment."""
         self.services.remove(self.service(name))
+
+    def set_node(self, number: int, **facts: Any) -> None:
+        """Node 1 has the tasks of the first slot; the facts: availability, state, labels."""
+        self.state["nodes"][node_id(number)] = facts
 
     @property
     def tokens(self) -> list[str]:
@@ -135,6 +149,7 @@ class PretendSwarm:
     def _docker_commands(self) -> dict[tuple[str, ...], Any]:
         return {
             ("login",): self._login,
+            ("context", "inspect"): self._context_inspect,
             ("info",): self._info,
             ("service", "ls"): self._service_ls,
             ("service", "inspect"): self._service_inspect,
@@ -147,7 +162,7 @@ class PretendSwarm:
     def _docker(self, words: tuple[str, ...], command: Any, asked: Asked) -> Answer:
         """The command's answer, or that of a daemon that cannot give one."""
         text = self._say(self.state["node"])
-        if self.state["node"] == "down":
+        if self.state["node"] == "down" and words[0] != "context":
             return Answer(stderr=text, exit_status=1)
         if words[0] in ("service", "node") and text:
             return Answer(stderr=f"Error response from daemon: {text}", exit_status=1)
@@ -181,6 +196,9 @@ class PretendSwarm:
             said = pretend_logins.prove(self.state, asked.names[0], asked.environ)
         return Answer(*said)
 
+    def _context_inspect(self, asked: Asked) -> Answer:
+        return Answer(render(asked.options, [{"Name": self.state["context"]}]))
+
     def _info(self, asked: Asked) -> Answer:
         states = {"manager": "active", "worker": "active", "none": "inactive", "locked": "locked"}
         node = self.state["node"]
@@ -208,8 +226,17 @@ class PretendSwarm:
             text = f"Error response from daemon: service {name} not found\n"
             return Answer(stderr=text, exit_status=1)
         host = pretend_logins.registry_of(service["image"])
-        update(service, pretend_logins.held(self.state, host, asked.environ))
+        update(service, pretend_logins.held(self.state, host, asked.environ), self._lost_nodes())
         return Answer(name + "\n")
+
+    def _lost_nodes(self) -> list[int]:
+        """The numbers of the nodes that are drained or down."""
+        nodes = {node_id(number): number for number in range(1, 10)}
+        return [
+            nodes[name]
+            for name, facts in self.state["nodes"].items()
+            if facts.get("availability", "active") != "active" or facts.get("state") == "down"
+        ]
 
     def _service_ps(self, asked: Asked) -> Answer:
         wanted = [word.partition("=")[2] for word in asked.options.get("--filter", ())]
@@ -236,8 +263,11 @@ class PretendSwarm:
         return Answer(render(asked.options, found), stderr, 1 if gone else 0)
 
     def _node_inspect(self, asked: Asked) -> Answer:
-        document = {"ManagerStatus": {"Leader": self.state["leader"], "Reachability": "reachable"}}
-        return Answer(render(asked.options, [document]))
+        documents = [
+            pretend_docker.node(name, self.state["leader"], self.state["nodes"].get(name, {}))
+            for name in asked.names
+        ]
+        return Answer(render(asked.options, documents))
 
 
 def harmed(swarm: PretendSwarm) -> list[str]:

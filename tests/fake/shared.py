@@ -20,9 +20,11 @@ ECR_OTHER_ACCOUNT = ECR.replace(ACCOUNT, "999999999999")
 # How the calls begin.
 LS = ("docker", "service", "ls")
 INSPECT = ("docker", "service", "inspect", "--format", "{{json .}}")
+CONTEXT = ("docker", "context", "inspect")
 STATUS = ("docker", "service", "inspect", "--format", "{{.ID}} {{json .UpdateStatus}}")
 PS = ("docker", "service", "ps", "--no-trunc", "--no-resolve", "--format", "{{json .}}")
 SPECS = ("docker", "inspect", "--type", "task")
+NODES = ("docker", "node", "inspect", "--format", "{{json .}}")
 INFO = ("docker", "info")
 LEADER = ("docker", "node", "inspect", "self")
 LOGIN = ("docker", "login", "--username", "AWS", "--password-stdin")
@@ -55,14 +57,17 @@ class Bounds:
         """By their names in the script, in small letters."""
         for name, value in constants.items():
             self.monkeypatch.setattr(self.script, name.upper(), value)
+        if "kill_seconds" in constants:
+            timeout = ("--foreground", f"--kill-after={constants['kill_seconds']}")
+            self.monkeypatch.setattr(self.script, "TIMEOUT", timeout)
         if "program_seconds" in constants:
             defaults = self.script.Programs.run.__kwdefaults__
             self.monkeypatch.setitem(defaults, "seconds", constants["program_seconds"])
 
 
 def hosts_logged_in(fakes: Fakes) -> list[str]:
-    """The registries, in the order of the logins."""
-    return [call.argv[-1] for call in fakes.calls_of(*LOGIN)]
+    """The registries, in the order of the first login to each."""
+    return list(dict.fromkeys(call.argv[-1] for call in fakes.calls_of(*LOGIN)))
 
 
 def proofs(fakes: Fakes) -> list[Call]:

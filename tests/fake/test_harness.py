@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
+import re
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -11,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import NOT_REGISTERED, Fakes
+from fakes import NOT_REGISTERED, PATIENCE, Fakes
 from pretend_swarm import ECR, PretendSwarm
 
 Start = Callable[..., "tuple[int, bytes, bytes]"]
@@ -26,6 +29,26 @@ def spawn(*argv: str, stdin: Path | str = os.devnull, out: Path, err: Path) -> i
         (os.POSIX_SPAWN_OPEN, 2, str(err), write, 0o600),
     ]
     return os.posix_spawnp(argv[0], list(argv), os.environ, file_actions=actions)
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """Wait for something that comes."""
+    deadline = time.monotonic() + PATIENCE
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def ignores_sigterm(pid: int) -> bool:
+    """Whether a process has come so far that it ignores SIGTERM."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    mask = int(re.findall("SigIgn:\\s+([0-9a-f]+)", status)[0], 16)
+    return bool(mask >> (signal.SIGTERM - 1) & 1)
+
+
+def children_of(pid: int) -> list[str]:
+    """The processes that a process has started."""
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
 @pytest.fixture
@@ -109,12 +132,17 @@ def test_50_megabytes_that_are_no_text(fakes: Fakes, start: Start) -> None:
     assert start("docker", "info") == (0, flood, b"")
 
 
-def test_a_program_that_hangs_is_killed_with_its_child(fakes: Fakes, start: Start) -> None:
+def test_a_program_that_hangs_is_killed_with_its_child(fakes: Fakes, tmp_path: Path) -> None:
     fakes.answer("docker", "info", stdout="so far", orders=["child", "hang"])
+    out, err = tmp_path / "out", tmp_path / "err"
 
-    assert start("timeout", "0.2", "docker", "info") == (124, b"so far", b"")
+    pid = spawn("timeout", "60", "docker", "info", out=out, err=err)
+    wait_until(lambda: out.read_bytes() == b"so far")
+    wait_until(lambda: len(children_of(fakes.calls[0].pid)) == 1)
+    os.kill(pid, signal.SIGTERM)
+    os.waitpid(pid, 0)
 
-    assert fakes.still_running() == []
+    assert fakes.still_running(within=60) == []
 
 
 @pytest.mark.parametrize("order", ["child", "daemon"])
@@ -126,10 +154,15 @@ def test_what_survives_is_noticed(fakes: Fakes, start: Start, order: str) -> Non
     assert fakes.still_running(within=0.1) == fakes.calls
 
 
-def test_sigterm_can_be_ignored(fakes: Fakes, start: Start) -> None:
+def test_sigterm_can_be_ignored(fakes: Fakes, tmp_path: Path) -> None:
     fakes.answer("docker", "info", orders=["ignore-sigterm", "hang"])
+    pid = spawn("docker", "info", out=tmp_path / "out", err=tmp_path / "err")
 
-    assert start("timeout", "--kill-after=0.1", "0.2", "docker", "info")[0] == -signal.SIGKILL
+    wait_until(lambda: ignores_sigterm(pid))
+    os.kill(pid, signal.SIGTERM)
+    os.kill(pid, signal.SIGKILL)
+
+    assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
 
 
 def test_what_hangs_ends_with_the_test(fp: Any, tmp_path: Path) -> None:
@@ -137,8 +170,7 @@ def test_what_hangs_ends_with_the_test(fp: Any, tmp_path: Path) -> None:
         fakes.answer("docker", "info", orders=["ignore-sigterm", "hang"])
         out = tmp_path / "out"
         pid = spawn(str(fakes.bin / "docker"), "info", out=out, err=out)
-        while not fakes.calls:
-            time.sleep(0.001)
+        wait_until(lambda: bool(fakes.calls))
 
     assert os.waitpid(pid, 0)[0] == pid
 
@@ -168,6 +200,38 @@ def test_a_fake_that_does_not_start_looks_like_a_real_one(
 
     assert status == real_status
     assert stderr.rpartition(b":")[2] == real_stderr.rpartition(b":")[2]
+
+
+@pytest.mark.parametrize("take_away", [Fakes.remove, Fakes.forbid])
+def test_what_is_taken_away_stays_on_the_machine(
+    fakes: Fakes, tmp_path: Path, take_away: Any
+) -> None:
+    """Fakes of xargs and the like are links to the machine's own."""
+    real = tmp_path / "real"
+    real.write_text("the machine's own")
+    (fakes.bin / "tool").symlink_to(real)
+
+    take_away(fakes, "tool")
+
+    assert real.read_text() == "the machine's own"
+    assert shutil.which("tool") is None and shutil.which("xargs")
+
+
+def test_docker_keeps_a_login_where_it_is_told_to(swarm: PretendSwarm, tmp_path: Path) -> None:
+    """An update sends the login of the folder that DOCKER_CONFIG names, and no other."""
+    swarm.add("web")
+    folder = tmp_path / "own"
+    environ = {"DOCKER_CONFIG": str(folder), "HOME": str(tmp_path / "home")}
+    token = b"secret-eu-central-1-1"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"auths": {ECR: {}}}))
+
+    swarm.answer(["docker", "login", "--username", "AWS", "--password-stdin", ECR], token, environ)
+    assert len((folder / "config.json").read_text()) > len(ECR) + 30
+    swarm.answer(swarm.update_of("web"), b"", {**environ, "DOCKER_CONFIG": ""})
+    assert swarm.service("web")["credentials"] == ""
+    swarm.answer(swarm.update_of("web"), b"", environ)
+    assert swarm.service("web")["credentials"] == token.decode()
 
 
 def test_a_test_s_own_answer_goes_before_the_swarm_s(

@@ -12,12 +12,11 @@ from fakes import Fakes
 from pretend_services import login_opens
 from pretend_swarm import ECR, ECR_US, UPDATE, PretendSwarm
 from shared import (
+    LOGIN,
     LS,
-    ONE_SHOT,
     PAUSED,
     REGION,
     REGION_US,
-    UNSORTED,
     Run,
     hosts_logged_in,
     is_untouched,
@@ -32,7 +31,7 @@ def test_login_only(run: Run, fakes: Fakes, swarm: PretendSwarm) -> None:
     outcome = run("--login-only")
 
     assert (outcome.status, outcome.stdout) == (0, "")
-    assert hosts_logged_in(fakes) == [ECR]
+    assert [call.argv[-1] for call in fakes.calls_of(*LOGIN)] == [ECR]
     assert not fakes.calls_of("docker", "service", "ps")
     assert is_untouched(swarm, "web")
 
@@ -54,14 +53,44 @@ def test_login_only_before_the_node_is_in_a_swarm(
     ]
 
 
-def test_login_only_without_a_daemon(run: Run, swarm: PretendSwarm) -> None:
-    swarm.state["node"] = "down"
-
-    outcome = run("--login-only", "--registry", ECR)
+def test_login_only_with_nothing_to_log_in_to(run: Run, swarm: PretendSwarm) -> None:
+    outcome = run("--login-only")
 
     assert outcome.status == 1
-    assert "failed to connect to the docker API" in last_line(outcome)
-    assert "swarm yet" not in outcome.stderr
+    assert "missing: No service uses ECR, and no region is set" in last_line(outcome)
+
+
+@pytest.mark.parametrize("named", [["--registry", ECR], ["no-such-service"], []])
+def test_login_only_without_a_daemon(run: Run, swarm: PretendSwarm, named: list[str]) -> None:
+    """What docker said is the failure; names are not judged where nothing was listed."""
+    swarm.state["node"] = "down"
+
+    outcome = run("--login-only", *named)
+
+    assert outcome.status == 1
+    says = "docker service ls failed with exit status 1: failed to connect to the docker"
+    assert says in last_line(outcome)
+    for says in ("swarm yet", "No service uses ECR", "no such service"):
+        assert says not in outcome.stderr
+
+
+def test_login_only_without_programs(run: Run, fakes: Fakes) -> None:
+    fakes.remove("docker")
+    fakes.remove("aws")
+
+    outcome = run("--login-only", "--tries", "3")
+
+    assert outcome.status == 1
+    missing = (
+        "docker is not installed, or not on the PATH",
+        "aws is not installed, or not on the PATH",
+    )
+    # Each once, and once more in the last line: to try again is no use.
+    assert story(outcome) == [
+        *sorted(missing),
+        f"nothing was done in N seconds; missing: {'; '.join(sorted(missing))}",
+    ]
+    assert not fakes.calls
 
 
 def test_a_refresh_before_the_node_is_in_a_swarm(run: Run, swarm: PretendSwarm) -> None:
@@ -70,7 +99,7 @@ def test_a_refresh_before_the_node_is_in_a_swarm(run: Run, swarm: PretendSwarm) 
     outcome = run()
 
     assert outcome.status == 1
-    assert "the run: not in a swarm yet: docker service ls failed" in last_line(outcome)
+    assert "missing: not in a swarm yet: docker service ls failed" in last_line(outcome)
 
 
 @pytest.mark.parametrize("leads, refreshed", [(True, "web\n"), (False, "")])
@@ -87,91 +116,41 @@ def test_leader_only(
     assert ("Another manager leads the swarm" in outcome.stderr) is not leads
 
 
-@pytest.mark.parametrize(
-    "created_hours_ago, status, outcome_of_it", [(1, 0, "held back"), (7, 3, "held back too long")]
-)
-def test_no_restart(
-    run: Run, swarm: PretendSwarm, created_hours_ago: float, status: int, outcome_of_it: str
+@pytest.mark.parametrize("option", ["-n", "--dry-run"])
+def test_dry_run(
+    run: Run, fakes: Fakes, swarm: PretendSwarm, home: Path, memory: Path, option: str
 ) -> None:
     swarm.add("web")
-    swarm.add("it", **UNSORTED, created_hours_ago=created_hours_ago)
-
-    outcome = run("--no-restart")
-
-    assert (outcome.status, outcome.stdout) == (status, "web\n")
-    assert f"it {outcome_of_it}: its tasks may restart once" in outcome.stderr
-    assert swarm.service("it")["restarted"] == 0
-
-
-@pytest.mark.parametrize("hours, kept", [("0", False), ("1", False), ("2", True), ("10", True)])
-def test_keep_rollback(run: Run, swarm: PretendSwarm, hours: str, kept: bool) -> None:
-    swarm.add("it", rollout="completed", previous=f"{ECR}/app:1", hours_ago=1)
-
-    outcome = run("--keep-rollback", hours)
-
-    assert (outcome.status, outcome.stdout) == (0, "" if kept else "it\n")
-    assert ("it left alone: docker service rollback is kept" in outcome.stderr) is kept
-    assert swarm.service("it")["previous"] == (f"{ECR}/app:1" if kept else f"{ECR}/app:2")
-
-
-@pytest.mark.parametrize("option", ["-n", "--dry-run"])
-def test_dry_run(run: Run, fakes: Fakes, swarm: PretendSwarm, home: Path, option: str) -> None:
-    swarm.add("web")
-    swarm.add("job", mode="global job", **ONE_SHOT)
-    swarm.add("it", **UNSORTED)
 
     outcome = run(option, "--region", REGION_US)
 
     assert (outcome.status, outcome.stdout) == (0, "")
     assert not fakes.calls_of("aws") and not hosts_logged_in(fakes) and not fakes.calls_of(*UPDATE)
     assert f"Would log in to {ECR}, your own registry in {REGION_US}" in outcome.stderr
-    for says in (
-        "web to be refreshed: it pulls from ECR\n",
-        "job left alone: it is a job",
-        "it to be refreshed: its tasks may restart",
-    ):
-        assert says in outcome.stderr
-    assert "Running docker update" not in outcome.stderr
-    assert last_line(outcome).startswith("2 to be refreshed, 1 left alone in ")
-    assert list(home.iterdir()) == []
+    assert "web to be refreshed: it pulls from ECR\n" in outcome.stderr
+    assert last_line(outcome).startswith("1 to be refreshed in ")
+    assert list(home.iterdir()) == list(memory.iterdir()) == []
 
 
-def test_dry_run_without_aws(
-    run: Run, fakes: Fakes, swarm: PretendSwarm, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It looks whether there is one, without a call."""
+def test_dry_run_without_aws(run: Run, fakes: Fakes, swarm: PretendSwarm) -> None:
     swarm.add("web")
-    monkeypatch.setattr("shutil.which", {"aws": None}.get)
+    fakes.remove("aws")
 
     outcome = run("--dry-run")
 
     assert outcome.status == 1
-    assert "aws: is not installed, or not on the PATH" in last_line(outcome)
-    assert "web to be refreshed" in outcome.stderr
-    assert not fakes.calls_of("aws")
+    assert "missing: aws is not installed, or not on the PATH" in last_line(outcome)
 
 
-def test_dry_run_without_aws_that_is_not_needed(
-    run: Run, swarm: PretendSwarm, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dry_run_without_logins(run: Run, fakes: Fakes, swarm: PretendSwarm) -> None:
+    """aws is not needed, and nobody would log in."""
     swarm.add("web")
-    monkeypatch.setattr("shutil.which", {"aws": None}.get)
+    fakes.remove("aws")
 
-    assert run("--dry-run", "--refresh-only").status == 0
+    outcome = run("--dry-run", "--refresh-only")
 
-
-def test_dry_run_of_all_services(run: Run, swarm: PretendSwarm) -> None:
-    swarm.add("job", mode="global job", **ONE_SHOT)
-    swarm.add("other", "nginx:1")
-
-    outcome = run("-n", "--all-services")
-
-    for says in (
-        "job to be refreshed: as every service is, although it is a job, and would run again",
-        "other to be refreshed: as every service is, although its image is in no ECR registry",
-    ):
-        assert says in outcome.stderr
-    assert [it["version"] for it in swarm.services] == [1, 1]
+    assert outcome.status == 0
+    assert "Would log in" not in outcome.stderr
 
 
 @pytest.mark.parametrize("option", ["-q", "--quiet"])
@@ -196,35 +175,55 @@ def test_quiet_still_warns(run: Run, swarm: PretendSwarm) -> None:
 # --tries
 
 
-@pytest.mark.parametrize("node", ["down", "worker"])
-@pytest.mark.parametrize("number, runs", [(["--tries", "3"], 3), (["--tries=1"], 1), ([], 1)])
-def test_tries_after_a_failure(
-    run: Run, fakes: Fakes, swarm: PretendSwarm, number: list[str], runs: int, node: str
+def test_tries_after_a_failure(run: Run, fakes: Fakes, swarm: PretendSwarm) -> None:
+    swarm.state["node"] = "down"
+
+    outcome = run("--tries", "3")
+
+    assert outcome.status == 1
+    assert len(fakes.calls_of(*LS)) == 3 * 4
+    assert outcome.stderr.count("To be tried again in ") == 3 * 4 - 1
+    # It is given up once.
+    assert outcome.stderr.count("missing: docker service ls") == 1
+
+
+@pytest.mark.parametrize("node", ["worker", "none", "locked"])
+def test_what_is_hopeless_is_not_tried_again(
+    run: Run, fakes: Fakes, swarm: PretendSwarm, node: str
 ) -> None:
     swarm.state["node"] = node
 
-    outcome = run(*number)
+    outcome = run("--tries", "8")
 
     assert outcome.status == 1
-    assert outcome.stderr.count("missing: the run: docker service ls") == runs
-    assert outcome.stderr.count("Trying again in 0 seconds, ") == runs - 1
-    if runs == 3:
-        assert "Trying again in 0 seconds, 2 more" in outcome.stderr
-        assert "Trying again in 0 seconds, 1 more" in outcome.stderr
+    assert len(fakes.calls_of(*LS)) == 1
+    # The cause stands once, and once more in the last line.
+    assert len(story(outcome)) == 2 and outcome.stderr.count("docker service ls failed") == 2
+
+
+def test_permission_is_not_asked_for_again(run: Run, fakes: Fakes, swarm: PretendSwarm) -> None:
+    denied = "permission denied while trying to connect to the docker API at unix:///x.sock"
+    fakes.answer(*LS, fakes.fp.any(), stderr=denied, exit_status=1)
+
+    outcome = run("--tries", "8")
+
+    assert outcome.status == 1
+    assert last_line(outcome).endswith(": run it as root, or as one of the group docker")
+    assert len(fakes.calls_of(*LS)) == 1
 
 
 def test_tries_end_with_the_first_that_goes_well(
     run: Run, fakes: Fakes, swarm: PretendSwarm
 ) -> None:
     swarm.add("web")
-    swarm.state["node"] = "worker"
-    for do in (lambda: None, lambda: swarm.state.update(node="manager")):
+    swarm.state["node"] = "down"
+    for do in (*[lambda: None for _ in range(5)], lambda: swarm.state.update(node="manager")):
         fakes.when(*LS, do=do)
 
     outcome = run("--tries", "8")
 
     assert (outcome.status, outcome.stdout) == (0, "web\n")
-    assert outcome.stderr.count("Trying again") == 1
+    assert len(fakes.calls_of(*LS)) == 6
 
 
 @pytest.mark.parametrize("hours_ago, status", [(1, 0), (7, 3)])
@@ -238,37 +237,26 @@ def test_nothing_is_tried_again_that_did_not_fail(
     assert len(fakes.calls_of(*LS)) == 1
 
 
-def test_what_makes_no_sense_is_not_tried_again(run: Run, fakes: Fakes) -> None:
-    assert run("--tries", "5", "--no-such-option").status == 2
-    assert run("--tries", "5", "--keep-rollback", "11").status == 2
-
-
-def test_each_try_is_a_minute_after_the_last(
-    run: Run, fakes: Fakes, swarm: PretendSwarm, script: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(script, "TRY_SECONDS", 60)
-    (fakes.bin / "sleep").unlink()
-    fakes.answer("sleep", "60")
-    swarm.state["node"] = "worker"
-
-    run("--tries", "2")
-
-    assert [call.argv for call in fakes.calls_of("sleep")] == [["sleep", "60"]]
-
-
 def test_each_try_has_the_time_of_a_run(
-    run: Run, fakes: Fakes, swarm: PretendSwarm, script: Any, monkeypatch: pytest.MonkeyPatch
+    script: Any, fakes: Fakes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The pause is not taken from it, nor from what the pause is given."""
-    monkeypatch.setattr(script, "RUN_SECONDS", 2.0)
-    monkeypatch.setattr(script, "CLOSING_SECONDS", 0.1)
-    monkeypatch.setattr(script, "TRY_SECONDS", 1.9)
-    swarm.add("web")
-    swarm.state["node"] = "worker"
-    for do in (lambda: None, lambda: swarm.state.update(node="manager")):
-        fakes.when(*LS, do=do)
+    """The pause is not taken from it."""
+    monkeypatch.setattr(script, "TRY_SECONDS", 60)
+    programs, left = script.Programs(), []
+    programs.deadline = script.time.monotonic() + 200
+    monkeypatch.setattr(programs, "run", lambda *_, **__: None)
 
-    assert run("--tries", "2")[:2] == (0, "web\n")
+    def attempt(_: Any) -> Any:
+        """It fails, and takes all the time there is."""
+        left.append(round(programs.seconds_left(), -1))
+        programs.deadline = script.time.monotonic()
+        return {"the run": script.Problem("no")}
+
+    monkeypatch.setattr(script, "attempt", attempt)
+
+    script.try_again_and_again(script.Run(script.parse(["--tries", "3"]), programs, None, None))
+
+    assert left == [200, script.RUN_SECONDS, script.RUN_SECONDS]
 
 
 # What makes no sense
@@ -294,8 +282,8 @@ USAGE = [
         for hours in ("-1", "11", "", "two", "1e9", "0.5", "nan", "-inf", "+1", " 1", "١", "007")
     ],
     *[
-        ([f"--tries={tries}"], f"argument --tries: takes a number from 0 to 60, not '{tries}'")
-        for tries in ("-1", "61", "", "two", "100")
+        ([f"--tries={tries}"], f"argument --tries: takes a number from 1 to 60, not '{tries}'")
+        for tries in ("0", "-1", "61", "", "two", "100")
     ],
     *[
         (["--region", region], A_REGION)
@@ -309,6 +297,8 @@ USAGE = [
             "https://eu-central-1",
         )
     ],
+    ([""], "SERVICE takes the name of a service"),
+    (["web", ""], "SERVICE takes the name of a service"),
     (["--region", "--login-only"], "argument --region: expected one argument"),
     (["--registry", f"https://{ECR}"], "--registry takes a host alone: leave out https://"),
     (["--registry", f"http://{ECR}/"], "--registry takes a host alone: leave out https://"),
@@ -334,27 +324,30 @@ LOOK_ALIKES = [
 
 
 @pytest.mark.parametrize("arguments, says", USAGE)
-def test_usage(run: Run, fakes: Fakes, arguments: list[str], says: str) -> None:
-    outcome = run(*arguments)
+def test_usage(
+    script: Any, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        script.parse([*arguments])
 
-    assert outcome.status == 2
-    assert last_line(outcome).partition(" error: ")[2] == says
-    assert outcome.stdout == "" and "usage: " in outcome.stderr
-    assert not fakes.calls
-
-
-def test_a_look_alike_gets_no_token(run: Run, fakes: Fakes) -> None:
-    outcomes = {host: run("--registry", host) for host in LOOK_ALIKES}
-
-    assert {host: outcome.status for host, outcome in outcomes.items() if outcome.status != 2} == {}
-    assert all(outcome.stderr.endswith(f" error: {A_HOST}\n") for outcome in outcomes.values())
-    assert not fakes.calls
+    stdout, stderr = capsys.readouterr()
+    assert ended.value.code == 2
+    assert stderr.splitlines()[-1].partition(" error: ")[2] == says
+    assert stdout == "" and "usage: " in stderr
 
 
-def test_one_look_alike_among_registries(run: Run, fakes: Fakes) -> None:
-    outcome = run("--registry", ECR, "--registry", f"{ECR_US}.evil.example")
+def test_a_look_alike_gets_no_token(script: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    for registries in (*[[alike] for alike in LOOK_ALIKES], [ECR, f"{ECR_US}.evil.example"]):
+        with pytest.raises(SystemExit) as ended:
+            script.parse([word for host in registries for word in ("--registry", host)])
 
-    assert outcome.status == 2
+        assert ended.value.code == 2, registries
+        assert capsys.readouterr().err.endswith(f" error: {A_HOST}\n"), registries
+
+
+def test_usage_starts_nothing(run: Run, fakes: Fakes) -> None:
+    assert run("--tries", "5", "--keep-rollback", "11").status == 2
+
     assert not fakes.calls
 
 

@@ -1,67 +1,49 @@
-"""What becomes of a service: the policy as a table, without any program."""
+"""The policy: what becomes of a service, asked of decide() row by row; and that nobody adds a row
+without a case here and a line in the README.
+"""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import ast
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+from made import (
+    ECR,
+    GLOBAL,
+    ON_FAILURE,
+    ONE_SHOT,
+    SERVING,
+    STARTING,
+    THREE_ATTEMPTS,
+    Slot,
+    made,
+    options,
+)
 
 import ecr_swarm_login as script
-from ecr_swarm_login import DUE, FAILED, HELD, LEFT, OVERDUE, Service, Task
+from ecr_swarm_login import DUE, FAILED, HELD, LEFT, OVERDUE, PLACED, Service
 
-ECR = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
-NOT_LOGGED_IN = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
-WAITING = ("New", "Allocated", "Pending", "Assigned", "Accepted", "Preparing")
-SERVING = ("Ready", "Starting", "Running")
-OVER = ("Complete", "Shutdown", "Failed", "Rejected", "Remove", "Orphaned")
-
-# Service names two kinds: those that run on and on, and those of which tasks may end for good.
-ONE_SHOT = {"condition": "none"}
-ON_FAILURE = {"condition": "on-failure"}
-THREE_ATTEMPTS = {"condition": "any", "max_attempts": 3}
-GLOBAL = {"mode": "Global"}
-
-
-def wanted(state: str, former: str = "", is_old: bool = False) -> Task:
-    """A task that swarm wants to run."""
-    return Task(state, True, is_old, former)
-
-
-def over(state: str, is_old: bool = False) -> Task:
-    """A task that has ended, or is to end."""
-    return Task(state, False, is_old)
-
-
-RUNNING, COMPLETE, REJECTED = wanted("Running"), over("Complete"), over("Rejected")
-LOST = over("Running")  # its node is down, so nobody has heard that it ended
-
-
-def service(*tasks: Task, **facts: Any) -> Service:
-    """A healthy service that runs on and on, but for its tasks and the facts."""
-    plain = {"id": "id", "name": "web", "image": f"{ECR}/app:1@sha256:0", "host": ECR, "hours": 24}
-    numbered = {str(number): task for number, task in enumerate(tasks or (RUNNING,))}
-    return Service(**{**plain, "tasks": numbered, **facts})
-
-
-def options(**chosen: Any) -> Any:
-    """The options that the policy looks at."""
-    none = {"all_services": False, "no_restart": False, "keep_rollback": 0}
-    return SimpleNamespace(**{**none, **chosen})
+ROOT = Path(__file__).resolve().parents[2]
+ELSEWHERE = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
+TEMPLATE, PORTS, LABELS = {"TaskTemplate"}, {"EndpointSpec"}, {"Labels"}
+LONG = 6
 
 
 def decided(it: Service, **chosen: Any) -> tuple[str, str]:
-    """What becomes of it, and why."""
-    return script.decide(it, {ECR: "", NOT_LOGGED_IN: "401 Unauthorized"}, options(**chosen))
+    """What becomes of it, and why, once docker is logged in to ECR."""
+    return script.decide(it, ECR, options(**chosen))
 
 
-def row(outcome: str, says: str, *tasks: Task, **facts: Any) -> Any:
+def row(outcome: str, says: str, *slots: Slot, **facts: Any) -> Any:
     """A row of a table: what becomes of a service of these tasks and facts."""
-    return pytest.param(outcome, says, service(*tasks, **facts))
+    return pytest.param(outcome, says, made(*(slots or ("Running",)), **facts))
 
 
 IS_DUE = (DUE, "it pulls from ECR")
-STARTING = (HELD, "its tasks are starting")
+IS_STARTING = (HELD, "its tasks are starting")
 IS_OVER = (LEFT, "its finished tasks would run again")
 IN_PART = "some tasks have finished, and would run again; to refresh it all the same: "
 BY_HAND = "ecr_swarm_login.py --all-services web"
@@ -69,102 +51,69 @@ BY_HAND = "ecr_swarm_login.py --all-services web"
 KINDS = [
     row(*IS_DUE),
     row(*IS_DUE, **GLOBAL),
-    row(LEFT, "no ECR registry", host=""),
-    row(FAILED, f"not logged in to {NOT_LOGGED_IN}: 401 Unauthorized", host=NOT_LOGGED_IN),
-    row(FAILED, "came to this registry after the run had begun", host=ECR.replace("1234", "5678")),
+    row(*IS_DUE, [], replicas=0),
+    row(LEFT, "no ECR registry", image="nginx:1"),
+    row(LEFT, "no ECR registry", image=f"{ECR}.evil.example/app:1"),
+    row(HELD, "in another registry when the run began", image=f"{ELSEWHERE}/app:1"),
     row(LEFT, "it is a job", mode="ReplicatedJob"),
     row(LEFT, "it is a job", mode="GlobalJob"),
     row(HELD, "its mode is ReplicatedThing", mode="ReplicatedThing", hours=1),
-    row(OVERDUE, "its mode is ReplicatedThing", mode="ReplicatedThing", hours=6),
-    row(HELD, "its mode is , which", mode="", hours=1),
+    row(OVERDUE, "its mode is ReplicatedThing", mode="ReplicatedThing", hours=LONG),
     # an image with neither tag nor digest
     row(HELD, "neither tag nor digest", image=f"{ECR}/team/app", hours=5.9),
-    row(OVERDUE, f"--with-registry-auth --image {ECR}/app:TAG web", image=f"{ECR}/app", hours=6),
-    row(HELD, "would deploy localhost:5000/app:latest", image="localhost:5000/app", hours=1),
+    row(OVERDUE, f"--with-registry-auth --image {ECR}/app:TAG web", image=f"{ECR}/app", hours=LONG),
     row(*IS_DUE, image=f"{ECR}/app:1"),
     row(*IS_DUE, image=f"{ECR}/app@sha256:0"),
-    # mounts and ulimits out of order
-    row(DUE, "its tasks may restart once", is_in_order=False),
-]
+    # tasks that serve, and are replaced
+    row(DUE, "its tasks restart: the docker client sorts its mounts", is_sorted=False),
+    row(DUE, "its tasks restart: they have another placement", difference=PLACED),
+    row(DUE, "its tasks restart: they have an older spec", "Running*"),
+    row(DUE, "its tasks restart: more serve than it is to have", "Running", "Running", replicas=1),
+    row(DUE, "after it was scaled down", "Running@a", "Running@a", "Shutdown@b", replicas=2,
+        **ONE_SHOT),
+]  # fmt: skip
 
-STATES = [
-    *[row(*STARTING, wanted(state)) for state in WAITING],
-    *[row(*IS_DUE, wanted(state)) for state in SERVING],
-    # Swarm starts again by itself what runs on and on.
-    *[row(*IS_DUE, over(state)) for state in OVER],
-    *[row(*IS_DUE, wanted(state)) for state in OVER],
-    row(*IS_DUE, LOST),
-    *[row(*IS_DUE, wanted(state), **ONE_SHOT) for state in SERVING],
-    *[row(*STARTING, wanted(state), **ONE_SHOT) for state in WAITING],
-    *[row(*IS_OVER, over(state), **ONE_SHOT) for state in OVER if state != "Rejected"],
-    *[row(*IS_OVER, wanted(state), **ONE_SHOT) for state in ("Complete", "Failed")],
-    row(*IS_OVER, LOST, **ONE_SHOT),
-    row(*IS_DUE, REJECTED, **ONE_SHOT),
-    row(*IS_DUE, tasks={}),
-    row(*IS_DUE, tasks={}, **ONE_SHOT),
-]
-
-# A task that waits, by the task before it in its slot, and by how long it has waited.
-PULLING = [
-    *[row(*STARTING, wanted("Preparing", before)) for before in OVER if before != "Rejected"],
-    *[row(*STARTING, wanted("Pending", before)) for before in (*WAITING, *SERVING)],
-    *[row(*IS_DUE, wanted(state, "Rejected")) for state in WAITING],
-    *[row(*IS_DUE, wanted(state, is_old=True)) for state in WAITING],
-    row(*IS_DUE, wanted("Pending", "Complete", is_old=True)),
-    row(*STARTING, RUNNING, wanted("Assigned")),
-    row(*STARTING, wanted("Pending", is_old=True), wanted("Preparing")),
-    row(*STARTING, wanted("Preparing", "Rejected"), wanted("Preparing")),
-    row(*IS_DUE, wanted("Preparing", "Rejected"), wanted("Pending", is_old=True), RUNNING),
-    row(*IS_DUE, wanted("Running", "Rejected")),
-    # It is about to start no more: swarm has given it up.
-    *[row(*IS_DUE, over(state)) for state in WAITING],
-]
-
-FINISHED = [
-    *[row(*IS_OVER, COMPLETE, **kind) for kind in (ONE_SHOT, ON_FAILURE, THREE_ATTEMPTS)],
-    *[row(*IS_OVER, over("Failed"), **kind) for kind in (ONE_SHOT, ON_FAILURE, THREE_ATTEMPTS)],
-    row(*IS_OVER, COMPLETE, condition="some day"),
-    row(*IS_DUE, COMPLETE, max_attempts=0),
-    row(*IS_OVER, COMPLETE, over("Failed"), LOST, **ON_FAILURE),
-    row(*IS_OVER, over("Complete", is_old=True), **ON_FAILURE),
-    *[row(*IS_DUE, RUNNING, **kind) for kind in (ONE_SHOT, ON_FAILURE, THREE_ATTEMPTS)],
+# Tasks that finished, start, or lack a token; what an update does to each is in test_model.py.
+TASKS = [
+    *[row(*IS_DUE, state, **kind) for state in SERVING for kind in ({}, ONE_SHOT)],
+    *[row(*IS_STARTING, state, **kind) for state in STARTING for kind in ({}, ONE_SHOT)],
+    *[row(*IS_DUE, f"{state} 6 hours") for state in STARTING],
+    row(*IS_DUE, ["Preparing", "Rejected"], "Running"),
+    row(*IS_DUE, "Rejected", "Running", **ON_FAILURE),
+    row(*IS_STARTING, "Running", "Assigned"),
+    row(*IS_STARTING, "Pending 6 hours", "Preparing"),
+    *[row(*IS_OVER, "Complete", **kind) for kind in (ONE_SHOT, ON_FAILURE, THREE_ATTEMPTS)],
+    row(*IS_OVER, "Complete 7 hours", "Failed", "Running/Shutdown", **ONE_SHOT),
+    row(*IS_OVER, "Complete", condition="some day"),
+    row(*IS_OVER, "Complete", is_sorted=False, **ONE_SHOT),
+    row(*IS_DUE, "Complete"),
     # some have finished, others run, wait or are lost
-    row(HELD, IN_PART + BY_HAND, COMPLETE, RUNNING, **ON_FAILURE),
-    row(HELD, IN_PART + BY_HAND, COMPLETE, wanted("Pending"), **ON_FAILURE),
-    row(HELD, IN_PART + BY_HAND, LOST, RUNNING, **ONE_SHOT),
-    row(OVERDUE, IN_PART + BY_HAND, over("Complete", is_old=True), RUNNING, **ON_FAILURE),
-    row(OVERDUE, IN_PART, over("Failed", is_old=True), over("Complete"), RUNNING, **ON_FAILURE),
-    row(HELD, IN_PART, COMPLETE, wanted("Running", is_old=True), **ON_FAILURE),
-    row(HELD, IN_PART, COMPLETE, wanted("Preparing", is_old=True), **ON_FAILURE),
-    # others need the token
-    row(FAILED, f"others need the token; to refresh it all the same: {BY_HAND}", COMPLETE, REJECTED,
-        **ON_FAILURE),
-    row(FAILED, "others need the token", COMPLETE, REJECTED, RUNNING, **ONE_SHOT),
-    row(*IS_DUE, REJECTED, RUNNING, **ON_FAILURE),
-    row(*IS_DUE, COMPLETE, REJECTED),
-    # a global service: drained and lost nodes
-    row(*IS_OVER, over("Shutdown"), **GLOBAL, **ONE_SHOT),
-    row(*IS_OVER, LOST, **GLOBAL, **ONE_SHOT),
-    row(*IS_OVER, over("Orphaned"), **GLOBAL, **ONE_SHOT),
-    row(*IS_OVER, over("Shutdown"), **GLOBAL, **THREE_ATTEMPTS),
-    row(*IS_OVER, COMPLETE, **GLOBAL, **ON_FAILURE),
-    row(HELD, IN_PART, over("Shutdown"), RUNNING, **GLOBAL, **ONE_SHOT),
-    # The node is back one day, and its task with it: swarm starts that by itself.
-    row(*IS_DUE, over("Shutdown"), RUNNING, **GLOBAL, **ON_FAILURE),
-    row(*IS_DUE, over("Shutdown"), **GLOBAL),
-    # A replicated service's task starts elsewhere, unless it is over.
-    row(*IS_OVER, over("Shutdown"), **ON_FAILURE),
+    row(HELD, IN_PART + BY_HAND, "Complete", "Running", **ON_FAILURE),
+    row(HELD, IN_PART + BY_HAND, "Complete", "Pending", **ON_FAILURE),
+    row(HELD, IN_PART + BY_HAND, "Running/Shutdown", "Running", **ONE_SHOT),
+    row(OVERDUE, IN_PART, "Failed 6 hours", "Complete", "Running", **ONE_SHOT),
+    row(HELD, IN_PART, "Complete", "Running 7 hours", **ON_FAILURE),
+    row(FAILED, f"others need the token; to refresh it all the same: {BY_HAND}", "Complete",
+        "Rejected", **ON_FAILURE),
+    row(FAILED, "others need the token", "Complete", "Rejected", "Running", **ONE_SHOT),
+    # a scale-down leaves ended tasks
+    row(*IS_DUE, "Running", "Running", "Shutdown", replicas=2, **ON_FAILURE),
+    row(*IS_DUE, "Shutdown", "Shutdown", replicas=0, **ON_FAILURE),
+    # global: a drained or lost node
+    row(*IS_DUE, "Shutdown", "Running", nodes={"n1": False, "n2": True}, **GLOBAL, **ONE_SHOT),
+    row(*IS_DUE, "Shutdown", "Running", **GLOBAL, **THREE_ATTEMPTS),
+    row(HELD, IN_PART, "Shutdown", "Running", **GLOBAL, **ONE_SHOT),
 ]  # fmt: skip
 
 
-def rollout(outcome: str, says: str, state: str, hours: float, **facts: Any) -> Any:
-    """A row about a service whose tasks run, and whose rollout is in this state."""
-    return row(outcome, says, rollout=state, hours=hours, **facts)
+def rollout(outcome: str, says: str, state: str, hours: float, *slots: Slot, **facts: Any) -> Any:
+    """A row about a service whose rollout is in this state, and changes its tasks."""
+    return row(outcome, says, *slots, **{"rollout": state, "hours": hours, "changed": TEMPLATE,
+                                         **facts})  # fmt: skip
 
 
 GO_ON = "to go on: docker service update --with-registry-auth web"
 GO_BACK = f"{GO_ON}; to go back: docker service rollback web"
-LONG = 6
 
 ROLLOUTS = [
     rollout(*IS_DUE, "completed", 0),
@@ -173,32 +122,45 @@ ROLLOUTS = [
     rollout(HELD, f"its rollout is updating, see docker service ps web; {GO_BACK}", "updating", 1),
     rollout(HELD, "its rollout is updating", "updating", 5.99),
     rollout(*IS_DUE, "updating", LONG),
-    rollout(*IS_DUE, "updating", float("inf")),
-    rollout(OVERDUE, "its rollout is updating", "updating", LONG, runs_older=True),
-    rollout(HELD, "its rollout is updating", "updating", 1, runs_older=True),
+    rollout(*IS_DUE, "updating", LONG, "Running", "Pending 7 hours"),
+    rollout(OVERDUE, "its rollout is updating", "updating", LONG, "Running*"),
     rollout(OVERDUE, "its rollout is updating", "updating", LONG, rolls_back=True),
     # standing still
     rollout(HELD, f"its rollout is paused, see docker service ps web; {GO_BACK}", "paused", 1),
     rollout(HELD, "its rollout is paused", "paused", 5.99),
     rollout(*IS_DUE, "paused", LONG),
     rollout(*IS_DUE, "paused", LONG, rolls_back=True),  # one that is paused does not go back
-    rollout(OVERDUE, "its rollout is paused", "paused", LONG, runs_older=True),
+    rollout(OVERDUE, "its rollout is paused", "paused", LONG, "Running", "Running*"),
+    # of ports alone
+    rollout(HELD, "its rollout is paused", "paused", 1, changed=PORTS),
+    rollout(OVERDUE, "its rollout is paused", "paused", LONG, "Running*", changed=PORTS),
     # on its way back: the older spec is the one that is wanted
     rollout(HELD, f"is rollback_started, see docker service ps web; {GO_ON}", "rollback_started", 1),
     rollout(OVERDUE, "its rollout is rollback_started", "rollback_started", LONG),
-    rollout(HELD, f"is rollback_paused, see docker service ps web; {GO_ON}", "rollback_paused", 1),
-    rollout(OVERDUE, "its rollout is rollback_paused", "rollback_paused", LONG),
-    rollout(HELD, "its rollout is unheard_of", "unheard_of", 1),
+    rollout(HELD, "its rollout is rollback_paused", "rollback_paused", 1),
     rollout(OVERDUE, "its rollout is unheard_of", "unheard_of", LONG),
-    # nothing but a token: a refresh that met an outage
-    *[rollout(*IS_DUE, state, hours, changes_token_only=True)
+    # nothing but a token, or what concerns no task: as a refresh that met an outage
+    *[rollout(*IS_DUE, state, hours, changed=changed)
       for state in ("updating", "paused", "rollback_started", "rollback_paused")
-      for hours in (0, LONG)],
-    rollout(HELD, "its rollout is paused", "paused", 1, changes_token_only=True, runs_older=True),
+      for changed in (set(), LABELS) for hours in (0, LONG)],
+    rollout(HELD, "its rollout is paused", "paused", 1, "Running*", changed=set()),
 ]  # fmt: skip
 
+# Each is of the first of two rows that it fits.
+ORDER = [
+    row(LEFT, "no ECR registry", image="nginx", mode="ReplicatedJob"),
+    row(HELD, "another registry", image=f"{ELSEWHERE}/app:1", mode="ReplicatedJob"),
+    row(LEFT, "it is a job", "Complete", mode="ReplicatedJob", image=f"{ECR}/app"),
+    row(HELD, "its mode is", mode="Thing", image=f"{ECR}/app", hours=1),
+    rollout(HELD, "neither tag nor digest", "paused", 1, image=f"{ECR}/app"),
+    rollout(HELD, "its rollout is paused", "paused", 1, "Complete", **ONE_SHOT),
+    rollout(HELD, "its rollout is updating", "updating", 1, "Pending"),
+    row(FAILED, "others need the token", "Complete", "Rejected", "Running", **ONE_SHOT),
+    row(*IS_STARTING, "Pending", "Running", is_sorted=False),
+]
 
-@pytest.mark.parametrize("outcome, says, it", [*KINDS, *STATES, *PULLING, *FINISHED, *ROLLOUTS])
+
+@pytest.mark.parametrize("outcome, says, it", [*KINDS, *TASKS, *ROLLOUTS, *ORDER])
 def test_decision(outcome: str, says: str, it: Service) -> None:
     assert decided(it)[0] == outcome
     assert says in decided(it)[1]
@@ -206,65 +168,42 @@ def test_decision(outcome: str, says: str, it: Service) -> None:
 
 def test_a_rollback_has_no_way_back() -> None:
     for state in ("rollback_started", "rollback_paused", "unheard_of"):
-        assert "docker service rollback" not in decided(service(rollout=state))[1]
+        it = made("Running*", rollout=state)
+        assert "docker service rollback" not in decided(it)[1]
 
 
-ORDER = [
-    # Each is of the first of two rows that it fits.
-    row(LEFT, "no ECR registry", host="", mode="ReplicatedJob"),
-    row(LEFT, "it is a job", COMPLETE, mode="ReplicatedJob", image="app", rollout="updating"),
-    row(HELD, "its mode is", mode="", image="app", hours=1),
-    row(HELD, "neither tag nor digest", image=f"{ECR}/app", rollout="paused", hours=1),
-    row(HELD, "its rollout is paused", COMPLETE, rollout="paused", hours=1, **ONE_SHOT),
-    row(HELD, "its rollout is updating", wanted("Pending"), rollout="updating", hours=1),
-    row(FAILED, "others need the token", COMPLETE, REJECTED, RUNNING, **ON_FAILURE),
-    row(*IS_OVER, COMPLETE, **ONE_SHOT, is_in_order=False),
-    row(*STARTING, wanted("Pending"), is_in_order=False),
-    row(FAILED, "not logged in", host=NOT_LOGGED_IN, mode="ReplicatedJob"),
-]
-
-
-@pytest.mark.parametrize("outcome, says, it", ORDER)
-def test_order_of_the_table(outcome: str, says: str, it: Service) -> None:
-    assert decided(it)[0] == outcome
-    assert says in decided(it)[1]
+RESTARTS = made("Running", is_sorted=False, hours=5)
+LEFTOVER = made("Running@a", "Running@a", "Shutdown@b", replicas=2, hours=7, **ONE_SHOT)
+ENDED_HOURS_AGO = {"rollout": "completed", "changed": TEMPLATE}
+NO_RESTART, KEEP_2, ALL = {"no_restart": True}, {"keep_rollback": 2}, {"all_services": True}
 
 
 @pytest.mark.parametrize(
     "it, chosen, outcome, says",
     [
         # --no-restart
-        (service(is_in_order=False, hours=5), {"no_restart": True}, HELD, "may restart once"),
-        (service(is_in_order=False), {"no_restart": True}, OVERDUE, "may restart once"),
-        (service(), {"no_restart": True}, *IS_DUE),
+        (RESTARTS, NO_RESTART, HELD, "its tasks restart: the docker client sorts"),
+        (made("Running", difference=PLACED), NO_RESTART, OVERDUE, "another placement"),
+        (LEFTOVER, NO_RESTART, OVERDUE, "after it was scaled down"),
+        (made("Running"), NO_RESTART, *IS_DUE),
         # --keep-rollback
-        (service(rollout="completed", hours=1), {"keep_rollback": 2}, LEFT, "kept for 2 hours"),
-        (service(rollout="completed", hours=1.9), {"keep_rollback": 2}, LEFT, "kept for 2 hours"),
-        (service(rollout="completed", hours=2), {"keep_rollback": 2}, *IS_DUE),
-        (service(rollout="completed", hours=0), {"keep_rollback": 0}, *IS_DUE),
-        (service(hours=1), {"keep_rollback": 2}, *IS_DUE),
-        (service(rollout="rollback_completed", hours=1), {"keep_rollback": 2}, *IS_DUE),
-        (
-            service(rollout="completed", changes_token_only=True, hours=1),
-            {"keep_rollback": 2},
-            *IS_DUE,
-        ),
-        (
-            service(COMPLETE, rollout="completed", hours=1, **ONE_SHOT),
-            {"keep_rollback": 2},
-            LEFT,
-            "docker service rollback is kept",
-        ),
+        (made("Running", hours=1, **ENDED_HOURS_AGO), KEEP_2, LEFT, "kept for 2 hours"),
+        (made("Running", hours=1.9, **ENDED_HOURS_AGO), KEEP_2, LEFT, "kept for 2 hours"),
+        (made("Running", hours=2, **ENDED_HOURS_AGO), KEEP_2, *IS_DUE),
+        (made("Running", hours=0, **ENDED_HOURS_AGO), {"keep_rollback": 0}, *IS_DUE),
+        (made("Running", hours=1), KEEP_2, *IS_DUE),
+        (made("Running", hours=1, rollout="rollback_completed", changed=TEMPLATE), KEEP_2, *IS_DUE),
+        (made("Running", hours=1, rollout="completed"), KEEP_2, *IS_DUE),
+        (made("Complete", hours=1, **ENDED_HOURS_AGO, **ONE_SHOT), KEEP_2, LEFT, "is kept"),
         # --all-services
-        (service(), {"all_services": True}, *IS_DUE),
-        (service(host=""), {"all_services": True}, DUE, "although its image is in no ECR registry"),
-        (service(mode="GlobalJob"), {"all_services": True}, DUE, "although it is a job, and would"),
-        (service(rollout="paused", hours=1), {"all_services": True}, DUE, "its rollout is paused"),
-        (service(COMPLETE, **ONE_SHOT), {"all_services": True}, DUE, "tasks would run again"),
-        (service(wanted("Pending")), {"all_services": True}, DUE, "although its tasks are starting"),
-        (service(image=f"{ECR}/app"), {"all_services": True}, DUE, "neither tag nor digest"),
-        (service(COMPLETE, REJECTED, **ONE_SHOT), {"all_services": True}, DUE, "others need"),
-        (service(host=NOT_LOGGED_IN), {"all_services": True}, FAILED, "not logged in"),
+        (made("Running"), ALL, *IS_DUE),
+        (made("Running", image="nginx"), ALL, DUE, "although its image is in no ECR registry"),
+        (made("Complete", mode="GlobalJob"), ALL, DUE, "although it is a job, and would"),
+        (made("Running", rollout="unheard_of", changed=TEMPLATE), ALL, DUE, "its rollout is unhe"),
+        (made("Complete", **ONE_SHOT), ALL, DUE, "tasks would run again"),
+        (made("Pending"), ALL, DUE, "although its tasks are starting"),
+        (made("Running", image=f"{ECR}/app"), ALL, DUE, "neither tag nor digest"),
+        (made("Complete", "Rejected", **ONE_SHOT), ALL, DUE, "others need"),
     ],
 )  # fmt: skip
 def test_options(it: Service, chosen: dict[str, Any], outcome: str, says: str) -> None:
@@ -272,9 +211,10 @@ def test_options(it: Service, chosen: dict[str, Any], outcome: str, says: str) -
     assert says in decided(it, **chosen)[1]
 
 
-def test_what_restarts_runs_what_its_tag_means_by_then() -> None:
+@pytest.mark.parametrize("facts", [{"is_sorted": False}, {"difference": PLACED}])
+def test_what_restarts_runs_what_its_tag_means_by_then(facts: dict[str, Any]) -> None:
     pinned, tagged = (
-        decided(service(is_in_order=False, image=f"{ECR}/app{ending}"))[1]
+        decided(made("Running", image=f"{ECR}/app{ending}", **facts))[1]
         for ending in (":1@sha256:0", ":1")
     )
 
@@ -282,34 +222,96 @@ def test_what_restarts_runs_what_its_tag_means_by_then() -> None:
     assert tagged.endswith("; they run what the tag of their image means by then")
 
 
-@pytest.mark.parametrize(
-    "tasks, serves",
-    [
-        *[([wanted(state)], True) for state in SERVING],
-        *[([RUNNING, wanted(state)], False) for state in WAITING],
-        ([RUNNING, COMPLETE], True),
-        ([RUNNING, REJECTED], False),
-        ([COMPLETE], False),
-        ([LOST], False),
-        ([], False),
-    ],
-)
-def test_services_of_which_an_update_replaces_no_task(tasks: list[Task], serves: bool) -> None:
-    it = Service(tasks={str(number): task for number, task in enumerate(tasks)})
+# Whoever adds a row --------------------------------------------------------------------------------
 
-    assert it.serves is serves
+# By the reason in the row's third place in spare(): a service that is of this row.
+CASES: dict[str, Service] = {
+    "ELSEWHERE": made("Running", image="nginx:1"),
+    "MOVED": made("Running", image=f"{ELSEWHERE}/app:1"),
+    "IS_JOB": made("Complete", mode="GlobalJob"),
+    "UNKNOWN_MODE": made("Running", mode="Thing"),
+    "NO_TAG": made("Running", image=f"{ECR}/app"),
+    "rollout": made("Running*", rollout="paused", changed=TEMPLATE),
+    "KEPT": made("Running", hours=1, **ENDED_HOURS_AGO),
+    "LEFTOVER": LEFTOVER,
+    "CHOOSE": made("Complete", "Rejected", **ONE_SHOT),
+    "PART_FINISHED": made("Complete", "Running", **ONE_SHOT),
+    "FINISHED": made("Complete", **ONE_SHOT),
+    "IS_STARTING": made("Pending"),
+    "effects.why_stops": made("Running", difference=PLACED),
+    "PULLS": made("Running"),
+}
+# The constants of two rows, each of which has its reason from a variable.
+CONSTANTS = {"rollout": "ROLLOUT_AND_BACK", "effects.why_stops": "PLACED"}
+# What the README calls what stands in the second place in spare().
+IN_README = {
+    "LEFT": "left alone",
+    "HELD": "held back",
+    "held": "held back",
+    "part": "held back",
+    "restart": "refreshed",
+    "DUE": "refreshed",
+    "FAILED": "failed",
+}
 
 
-@pytest.mark.parametrize(
-    "it, needs_history",
-    [
-        (service(), False),
-        (service(wanted("Starting"), wanted("Ready")), False),
-        (service(LOST), False),
-        *[(service(RUNNING, wanted(state)), True) for state in WAITING],
-        *[(service(**kind), True) for kind in (ONE_SHOT, ON_FAILURE, THREE_ATTEMPTS)],
-        (service(tasks={}), True),
-    ],
-)
-def test_services_of_which_histories_decide(it: Service, needs_history: bool) -> None:
-    assert it.needs_history is needs_history
+def rows_of_the_policy() -> list[tuple[str, str]]:
+    """The table in spare(): outcome and reason of each row, as they are written there."""
+    tree = ast.parse((ROOT / "ecr_swarm_login.py").read_text())
+    [spare] = [
+        node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "spare"
+    ]
+    [table] = [
+        node.value
+        for node in ast.walk(spare)
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "table"
+    ]
+    assert isinstance(table, ast.Tuple)
+    rows = [node for node in table.elts if isinstance(node, ast.Tuple)]
+    return [(ast.unparse(row.elts[1]), ast.unparse(row.elts[2])) for row in rows]
+
+
+def rows_of_the_readme() -> list[tuple[str, str]]:
+    """The README's table of the policy: which service, and the first word in bold of what follows.
+
+    Its first row is about logins that failed, and its last one, anything else, is that of PULLS.
+    """
+    readme = (ROOT / "README.md").read_text()
+    table = re.search(r"(?m)^\| *the service *\|.*\n\|[-| ]*\n((?:\|.*\n)+)", readme)
+    assert table, "the README has no table any more that begins with: | the service |"
+    rows = [line.strip("| ").split("|", 1) for line in table[1].splitlines()]
+    return [(who, (re.findall(r"\*\*(.*?)\*\*", what) or [what])[0]) for who, what in rows]
+
+
+@pytest.mark.parametrize("reason", [reason for _, reason in rows_of_the_policy()])
+def test_each_row_of_the_policy_has_a_case(reason: str) -> None:
+    assert reason in CASES, (
+        f"spare() has a row with the reason {reason}: add a service that is of this row to CASES in"
+        f" {Path(__file__).name}, under this name, and what else decides about it to the tables"
+    )
+    text = getattr(script, CONSTANTS.get(reason, reason))
+    it, chosen = CASES[reason], options(keep_rollback=2)
+
+    assert script.spare(it, ECR, chosen)[1] == text.format(it, chosen), (
+        f"the service that CASES has for {reason} is of another row of spare()"
+    )
+
+
+def test_no_case_is_of_a_row_that_has_gone() -> None:
+    gone = CASES.keys() - {reason for _, reason in rows_of_the_policy()}
+
+    assert not gone, f"spare() has no such rows any more: take them out of CASES: {gone}"
+
+
+def test_each_row_of_the_policy_is_in_the_readme() -> None:
+    policy, (_, *readme) = rows_of_the_policy(), rows_of_the_readme()
+
+    for number, (outcome, reason) in enumerate(policy):
+        who, says = readme[number] if number < len(readme) else ("nothing", "nothing")
+        assert outcome in IN_README, f"add {outcome}, in the README's words, to IN_README"
+        assert says == IN_README[outcome], (
+            f"row {number + 1} of spare(), {reason}, is {IN_README[outcome]!r}, and in the README's"
+            f" table the row in its place ({who.strip()}) is {says!r}: the table has a row for each"
+            " row of spare(), in the same order, after a first one for logins that failed"
+        )
+    assert len(readme) == len(policy), f"spare() has no row for: {readme[len(policy) :]}"

@@ -1,4 +1,4 @@
-"""The README says what is so: its commands exist, its options are the script's, its texts can be found."""
+"""The READMEs say what is so: commands exist, options are the script's, texts can be found."""
 
 from __future__ import annotations
 
@@ -13,27 +13,50 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text()
+PAGES = {
+    path: (ROOT / path).read_text()
+    for path in ("README.md", "systemd/README.md", "tests/README.md")
+}
+README, SYSTEMD, EVIDENCE = PAGES.values()
 SCRIPT = (ROOT / "ecr_swarm_login.py").read_text()
+FUNCTIONS = [
+    node
+    for node in ast.walk(ast.parse(SCRIPT))
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+]
+
+sys.path.append(str(ROOT / "tests" / "demo"))
+
+import demo
 
 
 def blocks(kind: str) -> list[str]:
-    """The code blocks of this kind."""
+    """The page's code blocks of this kind."""
     return [
         text for name, text in re.findall(r"(?ms)^```(\w*)\n(.*?)^```$", README) if name == kind
     ]
 
 
 def words(text: str) -> str:
-    """The text without its line breaks, which depend on the width of the terminal and on the Python."""
+    """The text without its line breaks, which depend on the terminal and on the Python."""
     return " ".join(text.split())
 
 
-FUNCTIONS = [
-    node
-    for node in ast.walk(ast.parse(SCRIPT))
-    if isinstance(node, (ast.FunctionDef, ast.ClassDef))
-]
+def tables(page: str) -> list[list[list[str]]]:
+    """The tables of a page: rows of cells."""
+    found = re.findall(r"(?m)(?:^\|.*\|\n)+", page)
+    return [[row.strip("|").split("|") for row in table.splitlines()] for table in found]
+
+
+def anchors(page: str) -> dict[str, str]:
+    """The headings of a page, by what a link to them says."""
+    headings = re.findall(r"(?m)^#+ (.*)$", re.sub(r"(?ms)^```.*?^```$", "", page))
+    return {
+        re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-"): heading for heading in headings
+    }
+
+
+# The script ------------------------------------------------------------------------------------
 
 
 def test_it_is_read_in_one_sitting() -> None:
@@ -48,13 +71,14 @@ def test_it_is_read_in_one_sitting() -> None:
     assert [name for name in undocumented if name != "__init__"] == []
 
 
-def test_no_function_is_complex() -> None:
-    """radon counts comprehensions and conditional expressions, too."""
-    complexity = pytest.importorskip("radon.complexity")
+@pytest.mark.parametrize(
+    "name", ["Programs.start", "log_in", "effects_of", "spare", "update"], ids=str
+)
+def test_what_to_read_first_is_there(name: str) -> None:
+    *_, function = name.split(".")
 
-    blocks = complexity.cc_visit(SCRIPT)
-
-    assert {block.fullname: block.complexity for block in blocks if block.complexity > 10} == {}
+    assert f"`{name}()`" in README
+    assert [node.name for node in FUNCTIONS].count(function) == 1
 
 
 def test_one_place_starts_programs() -> None:
@@ -63,7 +87,7 @@ def test_one_place_starts_programs() -> None:
     }
     others = re.findall(r"os\.(?:system|popen|exec|spawn|posix_spawn|fork)\w*\(.*", SCRIPT)
 
-    assert SCRIPT.count("sh.Command(") == 1
+    assert re.findall(r"\bsh\.(?!.*Error|.*Exception)\w+\(.*", SCRIPT) == ['sh.Command("timeout")']
     assert modules.isdisjoint(
         {"subprocess", "multiprocessing", "socket", "http", "urllib", "boto3", "docker", "requests"}
     )
@@ -72,18 +96,19 @@ def test_one_place_starts_programs() -> None:
 
 
 def test_it_opens_no_file_with_a_token_in_it() -> None:
-    opened = re.findall(r"\bopen\((.*)", SCRIPT)
+    opened = [text for text in re.findall(r"\bopen\((.*)", SCRIPT) if "devnull" not in text]
 
-    assert [text for text in opened if "devnull" not in text and "2, " not in text] == [
-        'path, "a+")  # noqa: SIM115'
-    ]
-    assert "pread(" in SCRIPT and SCRIPT.count("pread(") == 1  # what programs print
+    # What docker finds before it logs in: the name of a registry.
+    assert opened == ['os.path.join(path, "config.json"), "w") as config:']
+    assert re.findall(r"json\.dump\(.*", SCRIPT) == ['json.dump({"auths": {host: {}}}, config)']
+    assert SCRIPT.count("pread(") == 1  # what programs print
+
+
+# Options, commands and texts -------------------------------------------------------------------
 
 
 def test_options_are_those_of_the_help(fakes: Any, script: Any) -> None:
-    [shown] = [block for block in blocks("") if "--keep-rollback" in block]
-    if "--tries" not in shown:
-        pytest.skip("the README shows the options of another version")
+    [shown] = [block for block in blocks("") if "--keep-rollback HOURS" in block]
 
     _, said, _ = fakes.run_program(sys.executable, script.__file__, "--help")
 
@@ -95,32 +120,30 @@ def test_options_are_those_of_the_help(fakes: Any, script: Any) -> None:
     )
 
 
-def test_no_option_of_another_time() -> None:
-    known = set(re.findall(r'"(--[a-z-]+)"', SCRIPT)) | {"--help"}
-    others = {
-        "--with-registry-auth",
-        "--username",
-        "--password-stdin",
-        "--now",
-        "--failed",
-        "--format",
-        "--filter",
-        "--retry",
-        "--collect",
-        "--http-put-response-hop-limit",
-        "--user",
-        "--write-table",
-    }
+# Of docker, systemctl and others.
+OTHER_OPTIONS = {
+    "--collect",
+    "--constraint-add",
+    "--http-put-response-hop-limit",
+    "--now",
+    "--retry",
+    "--user",
+    "--with-registry-auth",
+}
 
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - others <= known
+
+@pytest.mark.parametrize("page", [README, SYSTEMD], ids=["README", "systemd"])
+def test_no_option_of_another_time(page: str) -> None:
+    known = set(re.findall(r'"(--[a-z-]+)"', SCRIPT)) | {"--help"}
+
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page)) - OTHER_OPTIONS <= known
 
 
 @pytest.mark.parametrize(
-    "target",
-    sorted(set(re.findall(r"`make ([a-z0-9-]+)`|^make ([a-z0-9-]+)$", README, re.MULTILINE))),
+    "target", sorted(set(re.findall(r"`make ([a-z0-9-]+)[` ]", "".join(PAGES.values()))))
 )
-def test_make_targets_exist(target: tuple[str, str]) -> None:
-    assert re.search(rf"(?m)^{''.join(target)}:", (ROOT / "Makefile").read_text())
+def test_make_targets_exist(target: str) -> None:
+    assert re.search(rf"(?m)^{target}:", (ROOT / "Makefile").read_text())
 
 
 def test_files_that_are_copied_exist() -> None:
@@ -145,9 +168,15 @@ def test_policy_is_json_with_the_fewest_rights() -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        "docker does not keep the login",
+        "docker holds no login that the registry takes",
+        "hung, and was killed after",
+        "is not installed, or not on the PATH",
+        "seconds of the run are over",
         "No service uses ECR, and no region is set",
         "has no library sh",
-        "its tasks may restart once",
+        "not in a swarm yet",
+        "restarts:",
     ],
 )
 def test_own_texts_can_be_searched(text: str) -> None:
@@ -158,20 +187,68 @@ def test_own_texts_can_be_searched(text: str) -> None:
     "text",
     [
         "No such image", "no basic auth credentials", "update out of sequence", "not implemented",
-        "This node is not a swarm manager"],
+        "This node is not a swarm manager", "Cannot connect to the Docker daemon",
+        "permission denied while trying to connect"],
 )  # fmt: skip
 def test_texts_of_docker_can_be_searched(text: str) -> None:
     assert text in README
 
 
-def test_nothing_is_left_to_fill_in() -> None:
+def test_the_good_run_says_what_the_script_says(script: Any) -> None:
+    [shown] = [block for block in blocks("") if script.HEADLINE in block]
+    headline, search, login, backup, api, web, last = shown.splitlines()
+
+    assert headline == script.HEADLINE
+    assert login.startswith("Docker login succeeded for ")
+    assert search == f"search left alone: {script.ELSEWHERE}"
+    assert backup == f"backup left alone: {script.FINISHED}"
+    assert (api, web) == ("api refreshed", "web refreshed")
+    assert re.fullmatch(r"1 login, 2 refreshed, 2 left alone in [0-9.]+ seconds", last)
+
+
+# The pages -------------------------------------------------------------------------------------
+
+
+def test_it_has_at_most_300_lines() -> None:
+    assert len(README.splitlines()) <= 300
+
+
+def test_the_first_table_is_the_demos() -> None:
+    rows = {row.name: row for row in demo.ROWS}
+    _, _, *shown = tables(README)[0]
+
+    assert len(shown) == 3
+    for what, before, loop, script in shown:
+        row = rows[re.findall("`(.*)`", what)[0]]
+        for said, seen in ((before, row.before), (loop, row.after_loop), (script, row.after)):
+            # 2 of 4 still work, ran 3 times, token fresh
+            [fact] = re.findall(r"\d.\d|ran [a-z0-9]+|token fresh", said.replace(" of ", "/"))
+            assert fact in seen
+
+
+@pytest.mark.parametrize("page", [README, SYSTEMD], ids=["README", "systemd"])
+def test_tables_fit_a_phone(page: str) -> None:
+    """A browser breaks lines at spaces and hyphens, and not elsewhere: 390 pixels are 36 letters."""
+    for table in tables(page):
+        columns = list(zip(*table))
+        longest = [
+            max(re.split(r"[ -]", re.sub(r"[`*]|\]\(\S*\)", "", " ".join(cells[2:]))), key=len)
+            for cells in columns
+        ]
+        assert len(columns) <= 4 and sum(map(len, longest)) <= 36, longest
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+def test_nothing_is_left_to_fill_in(page: str) -> None:
+    assert not re.search(r"@[A-Z]+@|TODO|BENCH", page)
     # The two marks of the table that the real suite writes.
-    assert re.findall("<!--.*", README) == ["<!-- suite begin -->", "<!-- suite end -->"]
-    assert not re.search(r"@[A-Z]+@|TODO|BENCH", README)
+    marks = ["<!-- suite begin -->", "<!-- suite end -->"] if page == EVIDENCE else []
+    assert re.findall("<!--.*", page) == marks
 
 
-def test_code_fits_the_page() -> None:
-    lines = "".join(text for _, text in re.findall(r"(?ms)^```(\w*)\n(.*?)^```$", README))
+@pytest.mark.parametrize("page", [README, SYSTEMD], ids=["README", "systemd"])
+def test_code_fits_the_page(page: str) -> None:
+    lines = "".join(text for _, text in re.findall(r"(?ms)^```(\w*)\n(.*?)^```$", page))
 
     assert [line for line in lines.splitlines() if len(line) > 95] == []
 
@@ -185,17 +262,30 @@ def test_code_fits_the_page() -> None:
     ],
 )
 def test_checksums_are_those_of_this_version(path: str) -> None:
-    """Or user-data that was copied from the README refuses the files."""
-    found = hashlib.sha256((ROOT / path).read_bytes()).hexdigest()
+    """Or user-data that was copied from systemd/README.md refuses the files."""
+    found = re.findall(rf"(?m)^([0-9a-f]+)  {Path(path).name}$", SYSTEMD)
 
-    assert f"{found}  {Path(path).name}\n" in README
+    is_right = found == [hashlib.sha256((ROOT / path).read_bytes()).hexdigest()]
+    assert is_right, "systemd/README.md has another checksum: run make checksums"
 
 
-def test_links_lead_somewhere() -> None:
-    headings = re.findall(r"(?m)^#+ (.*)$", README)
-    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+@pytest.mark.parametrize("path", PAGES)
+def test_links_lead_somewhere(path: str) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", PAGES[path]):
+        if not link.startswith("https://"):
+            file, _, anchor = link.partition("#")
+            target = ((ROOT / path).parent / file if file else ROOT / path).resolve()
+            assert target.is_file(), link
+            assert not anchor or anchor in anchors(target.read_text()), link
 
-    assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= anchors
+
+def test_the_menu_says_what_the_headings_say() -> None:
+    [menu] = [part for part in README.split("\n\n") if part.startswith("[") and " · " in part]
+    links = re.findall(r"\[([^\]]+)\]\(#([^)]+)\)", words(menu))
+
+    assert [text for text, anchor in links if anchors(README).get(anchor) != text] == []
+    sections = re.findall(r"(?m)^## (.*)$", re.sub(r"(?ms)^```.*?^```$", "", README))
+    assert {text for text, _ in links} >= set(sections) - {"License"}
 
 
 def test_changes_begin_with_this_version() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 from fakes import Fakes
 from pretend_logins import EXPIRED, OWN_LOGIN
-from pretend_services import all_tasks, login_opens
+from pretend_services import MISSING, all_tasks, login_opens
 from pretend_swarm import ECR, ECR_US, UPDATE, PretendSwarm
 from shared import (
     INSPECT,
@@ -32,15 +33,13 @@ IS_OVER = "left alone: its finished tasks would run again"
 IN_PART = "some tasks have finished, and would run again; to refresh it all the same"
 STARTING = "held back: its tasks are starting, and an update would start them once more"
 UPDATING = {**PAUSED, "rollout": "updating"}
-GLOBAL_FINISHED = {
-    **ONE_SHOT,
-    "mode": "global",
-    "restart": "on-failure",
-    "listing": {"Replicas": "0/0"},
-}
+GLOBAL_FINISHED = {**ONE_SHOT, "mode": "global", "restart": "on-failure"}
 LOST = "Running 2 hours/Shutdown"  # its node is down
 PORTS = {"Spec.EndpointSpec": {"Ports": [{"TargetPort": 80}]}}
 UNKNOWN_MODE = {"mode": "replicated thing", "inspect": {"Spec.Mode": {"ReplicatedThing": {}}}}
+UNKNOWN_STATE = "docker shows a task of it in an unknown state"
+NOT_HERE = {"Constraints": ["node.labels.zone==other"]}
+AT_NO_TIME = {"UpdateStatus.StartedAt": "yesterday"}
 NO_TAG = {"image": f"{ECR}/app", "has_digest": False}
 
 
@@ -62,7 +61,6 @@ UNTOUCHED: dict[int, list[tuple[str, dict[str, Any]]]] = {
         (IS_OVER, {"restart": "none", "replicas": "0/1", "others": "Failed"}),
         (IS_OVER, {"restart": "any", "max_attempts": 3, **ONE_SHOT}),
         (IS_OVER, GLOBAL_FINISHED),
-        (IS_OVER, {**GLOBAL_FINISHED, "others": "Failed"}),
         (IS_OVER, {"restart": "none", **ONE_SHOT, "past": ["Rejected"]}),
         (IS_OVER, {"mode": "global", "restart": "none", **ONE_SHOT, "others": "Shutdown"}),
         (IS_OVER, {"mode": "global", "restart": "none", **ONE_SHOT, "others": LOST}),
@@ -76,7 +74,6 @@ UNTOUCHED: dict[int, list[tuple[str, dict[str, Any]]]] = {
         ("held back: its rollout is paused", PAUSED),
         ("held back: its rollout is unheard_of", {**PAUSED, "rollout": "unheard_of"}),
         ("held back: its rollout is paused", {**PAUSED, "hours_ago": 5.9}),
-        ("held back: its rollout is updating", {"rollout": "updating", "previous": f"{ECR}/app:1"}),
         ("held back: its mode is ", {**UNKNOWN_MODE, "created_hours_ago": 1}),
         ("held back: its image has neither tag nor", {**NO_TAG, "created_hours_ago": 1}),
         (STARTING, {"replicas": "1/2", "others": "Preparing"}),
@@ -96,17 +93,24 @@ UNTOUCHED: dict[int, list[tuple[str, dict[str, Any]]]] = {
             "held back: its rollout is paused",
             {**PAUSED, "previous": f"{ECR}/app:2", "inspect": PORTS},
         ),
-        # a clock that jumped
-        ("held back: its rollout is paused", {**PAUSED, "hours_ago": -5.9}),
     ],
     3: [
         ("held back too long: its rollout is paused", {**PAUSED, "hours_ago": 6.1}),
         ("held back too long: its rollout is updating", {**UPDATING, "hours_ago": 6.1}),
         (
             "held back too long: its rollout is updating",
-            {"rollout": "updating", "hours_ago": 7, "on_failure": "rollback"},
+            {
+                "rollout": "updating",
+                "previous": f"{ECR}/app:1",
+                "hours_ago": 7,
+                "on_failure": "rollback",
+            },
         ),
-        ("held back too long: its rollout is paused", {**PAUSED, "hours_ago": -6.1}),
+        # a rollout of ports alone: the old ones are in no task that docker shows
+        (
+            "held back too long: its rollout is paused",
+            slots(["Running 8 hours"], **TOKEN_ONLY, hours_ago=7, inspect=PORTS),
+        ),
         ("held back too long: its mode is ", UNKNOWN_MODE),
         ("held back too long: its image has neither tag nor digest", NO_TAG),
         (
@@ -119,46 +123,81 @@ UNTOUCHED: dict[int, list[tuple[str, dict[str, Any]]]] = {
             "failed: some tasks have finished, and would run again; others need the token",
             slots(["Complete"], ["Rejected"], ["Running"], restart="on-failure"),
         ),
+        # It fails closed.
+        (f"failed: {UNKNOWN_STATE}: Running, Sleeping 2 hours ago", slots(["Sleeping"])),
+        (f"failed: {UNKNOWN_STATE}: Running, running 2 hours ago", slots(["running"])),
+        (f"failed: {UNKNOWN_STATE}: sleeping, ", slots(["Running 2 hours/sleeping"])),
+        (f"failed: {UNKNOWN_STATE}", slots(["Complete a while"], restart="none")),
+        ("failed: docker shows no task of its 2 replicas", {"slots": [], "scaled_to": 2}),
+        ("failed: docker service ps shows a task that is none of its", {"inspect": {"ID": "id"}}),
+        ("failed: its rollout began in the future", {**PAUSED, "hours_ago": -7}),
+        ("failed: its rollout began at no time", {**PAUSED, "inspect": AT_NO_TIME}),
+        ("failed: docker shows what cannot be read", {"inspect": {"Spec.TaskTemplate": MISSING}}),
+        ("failed: docker shows what cannot be read", {"inspect": {"Spec.Mode": None}}),
+        ("failed: docker shows what cannot be read", {"max_attempts": "three"}),
+        ("failed: docker shows a-web for its ID", {"inspect": {"Spec.Name": "a-web"}}),
     ],
 }
 
-# What is said besides, facts.
-REFRESHED: list[tuple[str, dict[str, Any]]] = [
-    ("", {"mode": "global"}),
-    ("", {"replicas": "0/0"}),
-    ("", {"restart": "none", "replicas": "2/2"}),
-    ("", {"restart": "on-failure", "replicas": "2/2"}),
-    ("", {"rollout": "completed", "previous": f"{ECR}/app:1"}),
-    ("", {"rollout": "rollback_completed", "previous": f"{ECR}/app:1"}),
-    ("", {"replicas": "0/1", "others": "Rejected"}),
-    ("", {"restart": "none", "replicas": "0/1", "others": "Rejected"}),
-    ("", {"restart": "on-failure", "replicas": "1/3", "others": "Rejected"}),
-    ("", {"mode": "global", "restart": "on-failure", "replicas": "1/3", "others": "Rejected"}),
+REFRESHED: list[dict[str, Any]] = [
+    {"mode": "global"},
+    {"replicas": "0/0"},
+    {"restart": "none", "replicas": "2/2"},
+    {"restart": "on-failure", "replicas": "2/2"},
+    {"rollout": "completed", "previous": f"{ECR}/app:1"},
+    {"rollout": "rollback_completed", "previous": f"{ECR}/app:1"},
+    {"replicas": "0/1", "others": "Rejected"},
+    {"restart": "none", "replicas": "0/1", "others": "Rejected"},
+    {"restart": "on-failure", "replicas": "1/3", "others": "Rejected"},
+    {"mode": "global", "restart": "on-failure", "replicas": "1/3", "others": "Rejected"},
     # a refresh that met an outage of the registry: nothing is left to roll out
-    ("", TOKEN_ONLY),
-    ("", {**TOKEN_ONLY, "replicas": "1/2", "others": "Rejected"}),
-    ("", {"rollout": "rollback_paused", "replicas": "1/2", "others": "Rejected"}),
+    TOKEN_ONLY,
+    {**TOKEN_ONLY, "replicas": "1/2", "others": "Rejected"},
+    {"rollout": "rollback_paused", "replicas": "1/2", "others": "Rejected"},
     # a rollout that has waited for a node for 7 hours, with nothing of the old left to lose
-    ("", slots(["Running"], ["Pending 7 hours"], rollout="updating", hours_ago=7)),
-    ("", {"rollout": "paused", "previous": f"{ECR}/app:1", "hours_ago": 7}),
+    slots(["Running"], ["Pending 7 hours"], rollout="updating", hours_ago=7),
+    {"rollout": "paused", "previous": f"{ECR}/app:1", "hours_ago": 7},
     # tasks that may be waiting for a token
-    ("", {"replicas": "1/2", "others": "Pending 6 hours"}),
-    ("", {"replicas": "0/2", "others": "Preparing 2 days"}),
-    ("", {"replicas": "1/2", "others": "Preparing", "past": ["Rejected"]}),
+    {"replicas": "1/2", "others": "Pending 6 hours"},
+    {"replicas": "0/2", "others": "Preparing 2 days"},
+    {"replicas": "1/2", "others": "Preparing", "past": ["Rejected"]},
     # tasks that start, which an update spares
-    ("", slots(["Starting"], ["Ready"])),
-    # what has ended was of another spec, and does not count
-    ("", {**TOKEN_ONLY, "past": ["Shutdown", "Failed"]}),
-    # nor does a former end in a slot in which something runs again, or was not let in
-    ("", {"restart": "on-failure", "past": ["Failed", "Complete"]}),
-    ("", {"restart": "on-failure", "mode": "global", "replicas": "2/2", "past": ["Failed"]}),
-    ("", {"restart": "none", "replicas": "0/2", "others": "Rejected", "past": ["Complete"]}),
-    # nor one that was not let in, before another one that was
-    ("", slots(["Running", "Rejected"], restart="on-failure")),
-    # nor a slot that is no more
-    ("", slots(["Running"], ["Complete/Remove"], restart="on-failure")),
-    ("", {"mounts": [("a", "/b"), ("b", "/a")]}),
-    ("to be refreshed: its tasks may restart once: the docker client sorts its mounts", UNSORTED),
+    slots(["Starting"], ["Ready"]),
+    # a former end in a slot in which something runs again, or was not let in
+    {**TOKEN_ONLY, "past": ["Shutdown", "Failed"]},
+    {"restart": "on-failure", "past": ["Failed", "Complete"]},
+    {"restart": "on-failure", "mode": "global", "replicas": "2/2", "past": ["Failed"]},
+    {"restart": "none", "replicas": "0/2", "others": "Rejected", "past": ["Complete"]},
+    # a slot that is no more
+    slots(["Running"], ["Complete/Remove"], restart="on-failure", scaled_to=1),
+    # after a scale-down, also to 0, swarm still lists the tasks that went
+    slots(["Running"], ["Running"], ["Shutdown"], restart="on-failure", scaled_to=2),
+    slots(["Shutdown"], ["Shutdown"], restart="on-failure", scaled_to=0),
+    slots(["Complete"], ["Failed"], restart="none", scaled_to=0),
+    # a global service, one of whose nodes is drained: see the test
+    slots(["Running"], ["Shutdown"], mode="global", max_attempts=3),
+    slots(["Running"], ["Shutdown"], mode="global", restart="on-failure"),
+    slots(["Running"], ["Complete"], mode="global", restart="on-failure"),
+    slots(["Running"], [LOST], mode="global", restart="none"),
+    # it no longer meets the constraints
+    slots(["Running"], ["Complete"], mode="global", restart="on-failure", placement=NOT_HERE),
+    {"mounts": [("a", "/b"), ("b", "/a")]},
+]
+
+HERE = {"Constraints": ["node.platform.os==linux"]}
+SPREAD = {"Preferences": [{"Spread": {"SpreadDescriptor": "node.labels.zone"}}]}
+OTHER_PLACE = "to be refreshed: its tasks restart: they have another placement than the service"
+# What is said beforehand of those that restart, facts.
+RESTARTS: list[tuple[str, dict[str, Any]]] = [
+    (OTHER_PLACE, {"placement": HERE, "placed": {}}),
+    (OTHER_PLACE, {"placement": HERE, "placed": {}, "restart": "on-failure"}),
+    (OTHER_PLACE, {"placement": SPREAD, "placed": {}}),
+    (OTHER_PLACE, {"placement": {"MaxReplicas": 2}, "placed": {}}),
+    (OTHER_PLACE, {"placement": {}, "placed": HERE, "mode": "global", "replicas": "2/2"}),
+    (OTHER_PLACE, {"placement": HERE, "placed": {}, "then": "labels"}),
+    (OTHER_PLACE, {"placement": HERE, "placed": {}, "then": "replicas"}),
+    (OTHER_PLACE, {"placement": HERE, "placed": {}, "rollout": "completed"}),
+    ("to be refreshed: its tasks restart: the docker client sorts its mounts", UNSORTED),
 ]
 
 
@@ -178,30 +217,51 @@ def test_services_that_are_not_touched(run: Run, swarm: PretendSwarm, status: in
 
 
 def test_services_that_are_refreshed(run: Run, swarm: PretendSwarm) -> None:
-    for number, (_, facts) in enumerate(REFRESHED):
+    """None of them is harmed."""
+    swarm.set_node(2, availability="drain")
+    for number, facts in enumerate(REFRESHED):
         swarm.add(f"it-{number}", **facts)
+    swarm.service("it-9")["mode"] = "replicated"  # its nodes are not those that are drained
 
     outcome = run()
 
-    assert outcome.status == 0
+    assert outcome.status == 0, outcome.stderr
     assert refreshed(outcome) == sorted(service["name"] for service in swarm.services)
-    said = [f"it-{number} {says}" for number, (says, _) in enumerate(REFRESHED) if says]
-    assert [says for says in said if says not in outcome.stderr] == []
-    assert f"{len(REFRESHED)} refreshed" in last_line(outcome)
-
-
-def test_a_refresh_harms_nobody(run: Run, swarm: PretendSwarm) -> None:
-    for number, (_, facts) in enumerate(REFRESHED):
-        if facts != UNSORTED:
-            swarm.add(f"it-{number}", **facts)
-
-    run()
-
+    assert last_line(outcome).startswith(f"1 login, {len(REFRESHED)} refreshed in ")
     for it in swarm.services:
-        assert login_opens(it) and it["version"] == 2, it
-        assert it["runs"] == 1 and it["restarted"] == 0, it
-        newest = [slot[0] for slot in it["slots"] if slot[0]["desired"] != "Remove"]
-        assert {task["state"] for task in newest} <= {"Running", "Starting", "Ready"}, it
+        assert it["version"] == 2 and it["runs"] == 1 and it["restarted"] == 0, it
+        assert login_opens(it), it
+
+
+def test_services_whose_tasks_restart(run: Run, swarm: PretendSwarm) -> None:
+    """It is said beforehand, also by a dry run, and no more once they have restarted."""
+    for number, (_, facts) in enumerate(RESTARTS):
+        swarm.add(f"it-{number}", **facts)
+    expected = [f"it-{number} {says}" for number, (says, _) in enumerate(RESTARTS)]
+
+    foretold, held, first, second = run("-n"), run("--no-restart"), run(), run()
+
+    for outcome in (foretold, first):
+        assert [says for says in expected if says not in outcome.stderr] == []
+    held_back = re.findall("(?m)^it-[0-9]+ held back.*: its tasks restart: ", held.stderr)
+    assert held.stdout == "" and len(held_back) == len(RESTARTS)
+    assert last_line(first).startswith(
+        f"1 login, {len(RESTARTS)} refreshed, {len(RESTARTS)} restarted in "
+    )
+    assert len(refreshed(second)) == len(RESTARTS)
+    assert "restart" not in second.stderr
+    assert {it["restarted"] for it in swarm.services} == {1, 2}
+
+
+def test_a_leftover_that_takes_the_place_of_a_running_task(run: Run, swarm: PretendSwarm) -> None:
+    swarm.add("web", **slots(["Running"], ["Running"], ["Shutdown"], restart="none", scaled_to=2))
+    for slot, node in zip(swarm.service("web")["slots"], (1, 1, 2)):
+        slot[0]["node"] = node
+
+    outcome = run()
+
+    assert "web to be refreshed: its tasks restart: after it was scaled down" in outcome.stderr
+    assert "1 refreshed, 1 restarted" in last_line(outcome)
 
 
 def test_a_rollout_under_way_still_goes_back(run: Run, swarm: PretendSwarm) -> None:
@@ -227,7 +287,7 @@ def test_a_service_that_was_left_alone_may_be_refreshed_later(
 def test_what_may_finish_is_refreshed_first(
     run: Run, swarm: PretendSwarm, script: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(script, "XARGS", ("xargs", "-r", "-P1"))
+    monkeypatch.setattr(script, "XARGS", ("xargs", "-r", "-P1", "-n1"))
     swarm.add("a-web")
     swarm.add("b-nightly", restart="none")
 
@@ -311,8 +371,8 @@ def test_a_service_that_came_to_a_registry_meanwhile(
 
     outcome = run()
 
-    assert (outcome.status, outcome.stdout) == (1, "web\n")
-    assert "moved failed: not logged in to " + ECR_US in outcome.stderr
+    assert (outcome.status, outcome.stdout) == (0, "web\n")
+    assert "moved held back: its image was in another registry" in outcome.stderr
     assert is_untouched(swarm, "moved")
 
 
@@ -371,7 +431,7 @@ def test_all_services_does_not_wipe_a_login_that_failed(
 ) -> None:
     swarm.add("web")
     swarm.add("other", "nginx:1")
-    fakes.answer(*TOKEN, fakes.fp.any(), exit_status=254, stderr="denied")
+    fakes.answer(*TOKEN, fakes.fp.any(), exit_status=254, stderr="denied", times=4)
 
     outcome = run("--all-services")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,15 @@ from shared import (
     TOKEN,
     UNSORTED,
     Run,
-    last_line,
     refreshed,
     story,
     write_config,
 )
 
-from ecr_swarm_login import PAUSES  # before a fixture shortens them
+from ecr_swarm_login import PAUSES, TRY_SECONDS  # before a fixture shortens them
 
 SORTED = "the docker client sorts its mounts and ulimits (docker/cli#7226)"
-RESTARTS = f"its tasks may restart once: {SORTED}"
+RESTARTS = f"its tasks restart: {SORTED}"
 GO_ON = "to go on: docker service update --with-registry-auth"
 LOGGED_IN = f"Docker login succeeded for {ECR}"
 IN_N = "in N seconds"
@@ -41,10 +42,10 @@ def stands_still(name: str, rollout: str) -> str:
     )
 
 
+OTHER = "other left alone: its image is in no ECR registry, and its login would be replaced"
 LEFT_OR_HELD = [
     "job left alone: it is a job, and would run again",
     "once left alone: its finished tasks would run again",
-    "other left alone: its image is in no ECR registry, and its login would be replaced",
     f"rolling held back: {stands_still('rolling', 'updating')}",
     "starting held back: its tasks are starting, and an update would start them once more",
     f"stuck held back too long: {stands_still('stuck', 'paused')}",
@@ -70,12 +71,15 @@ def test_a_run(run: Run, swarm: PretendSwarm) -> None:
 
     assert refreshed(outcome) == ["files", "web"]
     assert story(outcome) == [
-        LOGGED_IN,
         HEADLINE,
+        OTHER,
+        LOGGED_IN,
         f"files to be refreshed: {RESTARTS}",
         *LEFT_OR_HELD,
-        f"files restarts: {SORTED}",
-        f"1 login, 2 refreshed, 3 left alone, 2 held back, 1 held back too long, 1 restarted {IN_N}",
+        (
+            "1 login, 2 refreshed, 3 left alone, 2 held back, 1 held back too long, 1 restarted"
+            f" {IN_N}; held back too long: stuck"
+        ),
     ]
 
 
@@ -85,8 +89,8 @@ def test_a_run_with_names(run: Run, swarm: PretendSwarm) -> None:
 
     assert story(run("web", "stuck", "nix")) == [
         f"nix failed: {NO_SUCH}",
-        LOGGED_IN,
         HEADLINE,
+        LOGGED_IN,
         f"stuck held back too long: {stands_still('stuck', 'paused')}",
         f"1 login, 1 refreshed, 1 held back too long, 1 failed {IN_N}; missing: nix: {NO_SUCH}",
     ]
@@ -98,12 +102,16 @@ def test_a_dry_run(run: Run, swarm: PretendSwarm) -> None:
     outcome = run("--dry-run", "--keep-rollback", "2", "--region", REGION_US)
 
     assert story(outcome) == [
-        f"Would log in to {ECR}, your own registry in {REGION_US}",
         "Dry run: nothing is changed",
+        OTHER,
+        f"Would log in to {ECR}, your own registry in {REGION_US}",
         f"files to be refreshed: {RESTARTS}",
         *LEFT_OR_HELD,
         "web to be refreshed: it pulls from ECR",
-        "2 to be refreshed, 3 left alone, 2 held back, 1 held back too long in N seconds",
+        (
+            "2 to be refreshed, 3 left alone, 2 held back, 1 held back too long in N seconds;"
+            " held back too long: stuck"
+        ),
     ]
     assert outcome.stdout == ""
 
@@ -114,16 +122,17 @@ def test_a_dry_run_of_all_services(run: Run, swarm: PretendSwarm) -> None:
 
     outcome = run("--dry-run", "--all-services")
 
-    although = [line.partition(": ")[2] for line in LEFT_OR_HELD]
-    names = [line.partition(" ")[0] for line in LEFT_OR_HELD]
-    assert story(outcome) == [
-        f"Would log in to {ECR}",
+    other, *others = [
+        re.sub("^(\\S+) .*?: ", r"\1 to be refreshed: as every service is, although ", line)
+        for line in (OTHER, *LEFT_OR_HELD)
+    ]
+    lines = story(outcome)
+    lines.remove(other)  # services of other registries come before or after those of ECR
+    assert lines == [
         "Dry run: nothing is changed",
+        f"Would log in to {ECR}",
         f"files to be refreshed: {RESTARTS}",
-        *[
-            f"{name} to be refreshed: as every service is, although {reason}"
-            for name, reason in zip(names, although)
-        ],
+        *others,
         "web to be refreshed: it pulls from ECR",
         "8 to be refreshed in N seconds",
     ]
@@ -134,8 +143,8 @@ def test_a_manager_that_does_not_lead(run: Run, swarm: PretendSwarm) -> None:
     swarm.state["leader"] = False
 
     assert story(run("--leader-only")) == [
-        LOGGED_IN,
         "Another manager leads the swarm, and refreshes its services",
+        LOGGED_IN,
         "1 login in N seconds",
     ]
 
@@ -144,15 +153,14 @@ def test_a_login(run: Run, swarm: PretendSwarm) -> None:
     swarm.add("web")
     swarm.add("us", f"{ECR_US}/us:1")
 
-    assert story(run("--login-only")) == [
-        LOGGED_IN,
-        f"Docker login succeeded for {ECR_US}",
-        "2 logins in N seconds",
-    ]
+    *logins, last = story(run("--login-only"))
+
+    assert sorted(logins) == [LOGGED_IN, f"Docker login succeeded for {ECR_US}"]
+    assert last == "2 logins in N seconds"
 
 
 def test_a_swarm_without_services(run: Run, swarm: PretendSwarm) -> None:
-    assert story(run()) == ["No service uses ECR", HEADLINE, "nothing to do in N seconds"]
+    assert story(run()) == ["No service uses ECR", HEADLINE, "nothing was done in N seconds"]
 
 
 def test_a_refresh_without_logins(run: Run, swarm: PretendSwarm, home: Path) -> None:
@@ -164,13 +172,13 @@ def test_a_refresh_without_logins(run: Run, swarm: PretendSwarm, home: Path) -> 
     outcome = run("--refresh-only")
 
     refused = (
-        f"not logged in to {ECR_US}: docker holds no login that the registry takes:"
+        "not refreshed: docker holds no login that the registry takes:"
         f" docker login {ECR_US} failed with exit status 1: error: cannot perform an interactive"
-        " login from a non-TTY device: leave out --refresh-only, or log in"
+        " login from a non-TTY device"
     )
     assert story(outcome) == [
+        *[HEADLINE, f"us to be tried again in 0 seconds: {refused}"] * 3,
         HEADLINE,
-        refused,
         f"us failed: {refused}",
         f"1 refreshed, 1 failed in N seconds; missing: us: {refused}",
     ]
@@ -181,7 +189,8 @@ def test_a_registry_that_fails_gets_one_line_for_all_its_services(
 ) -> None:
     for number in range(30):
         swarm.add(f"web-{number:02}")
-    fakes.answer(*TOKEN, fakes.fp.any(), stderr="Unable to locate credentials", exit_status=253)
+    denied = {"stderr": "Unable to locate credentials", "exit_status": 253}
+    fakes.answer(*TOKEN, fakes.fp.any(), **denied, times=4)
 
     outcome = run()
 
@@ -190,65 +199,58 @@ def test_a_registry_that_fails_gets_one_line_for_all_its_services(
         " get-login-password failed with exit status 253: Unable to locate credentials"
     )
     assert story(outcome) == [
-        reason,
+        *[HEADLINE, f"30 services to be tried again in 0 seconds: {reason}"] * 3,
         HEADLINE,
         f"30 services failed: {reason}",
         f"30 failed in N seconds; missing: 30 services: {reason}",
     ]
 
 
-def test_more_than_three_reasons_stand_above(run: Run, fakes: Fakes, swarm: PretendSwarm) -> None:
-    for number in range(5):
-        name = f"web-{number}"
-        swarm.add(name)
-        update = swarm.update_of(name)
-        fakes.answer(*update, stderr=f"reason {number}", exit_status=1, times=9)
+def test_more_than_three_reasons_stand_above(script: Any, capfd: Any) -> None:
+    report = script.Report(is_quiet=True)
+    script.log.addHandler(logging.StreamHandler(script.Stream(2)))
+    report.fail({f"web-{number}": script.Problem(f"reason {number}") for number in range(5)})
 
-    outcome = run()
+    assert report.end(logins=0) == 1
+    script.log.handlers.clear()
 
-    missing = last_line(outcome).partition("; missing: ")[2].split("; ")
+    *lines, last = capfd.readouterr().err.splitlines()
+    assert lines == [f"web-{number} failed: reason {number}" for number in range(5)]
+    missing = last.partition("; missing: ")[2].split("; ")
     assert len(missing) == 4 and missing[-1] == "more is said above"
-    for number in range(5):
-        assert f"web-{number} failed: docker service update failed with exit status 1: reason" in (
-            outcome.stderr
-        )
 
 
 def test_what_is_tried_again(run: Run, fakes: Fakes, swarm: PretendSwarm) -> None:
+    swarm.add("api")
     swarm.add("web")
     fakes.answer(*swarm.update_of("web"), stderr="out of sequence", exit_status=1, times=2)
 
-    assert story(run()) == [
-        LOGGED_IN,
-        HEADLINE,
-        "web to be tried again: docker service update failed: out of sequence",
-        "web to be tried again: docker service update failed with exit status 1: out of sequence",
-        "1 login, 1 refreshed in N seconds",
-    ]
-
-
-def test_what_docker_does_not_show_is_tried_again(
-    run: Run, fakes: Fakes, swarm: PretendSwarm
-) -> None:
-    swarm.add("web")
-    fakes.answer("docker", "service", "inspect", fakes.fp.any(), stdout="", times=2)
-
     outcome = run()
 
-    assert outcome[:2] == (0, "web\n")
+    failed = "docker service update failed with exit status 123: out of sequence"
+    assert story(outcome) == [
+        HEADLINE,
+        LOGGED_IN,
+        *[f"web to be tried again in 0 seconds: {failed}", HEADLINE] * 2,
+        "1 login, 2 refreshed in N seconds",
+    ]
+    # What is refreshed is not done again.
+    assert outcome.stdout == "api\nweb\n"
+    assert len(fakes.calls_of(*swarm.update_of("api"))) == 1
 
 
-def test_the_name_of_a_problem_has_ten_services_at_most(
-    run: Run, fakes: Fakes, swarm: PretendSwarm
+@pytest.mark.parametrize(
+    "names, says",
+    [
+        (["a"], "a"),
+        (["a", "b", "c"], "a, b, c"),
+        (["a", "b", "c", "d"], "4 services"),
+    ],
+)
+def test_services_are_named_as_long_as_they_are_few(
+    script: Any, names: list[str], says: str
 ) -> None:
-    names = [f"web-{number:02}" for number in range(12)]
-    for name in names:
-        swarm.add(name)
-        fakes.answer(*swarm.update_of(name), stderr="no", exit_status=1)
-
-    lines = [line for line in story(run()) if "to be tried again" in line]
-
-    assert [line.partition(" to be")[0].split() for line in lines] == [names[:10], names[10:]]
+    assert script.label(names) == says
 
 
 def test_no_other_story_is_told(run: Run, swarm: PretendSwarm) -> None:
@@ -261,14 +263,19 @@ def test_no_other_story_is_told(run: Run, swarm: PretendSwarm) -> None:
 def test_it_waits_longer_before_each_further_try(
     run: Run, fakes: Fakes, swarm: PretendSwarm, script: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert PAUSES == (1, 3, 9)
-    monkeypatch.setattr(script, "PAUSES", (7, 8, 9))
+    assert (PAUSES, TRY_SECONDS) == ((1, 3, 9), 60)
+    monkeypatch.setattr(script, "PAUSES", PAUSES)
+    monkeypatch.setattr(script, "TRY_SECONDS", TRY_SECONDS)
+    pauses = ["1", "3", "9", "60", "1"]
     (fakes.bin / "sleep").unlink()
-    for seconds in ("7", "8"):
+    for seconds in pauses:
         fakes.answer("sleep", seconds)
     swarm.add("web")
-    fakes.answer(*swarm.update_of("web"), stderr="out of sequence", exit_status=1, times=2)
+    fakes.answer(*swarm.update_of("web"), stderr="out of sequence", exit_status=1, times=5)
 
-    assert run().status == 0
+    outcome = run("--tries", "2")
 
-    assert [call.argv for call in fakes.calls_of("sleep")] == [["sleep", "7"], ["sleep", "8"]]
+    assert (outcome.status, outcome.stdout) == (0, "web\n")
+    assert [call.argv[1] for call in fakes.calls_of("sleep")] == pauses
+    said = re.findall("web to be tried again in ([0-9]+) seconds", outcome.stderr)
+    assert said == pauses
