@@ -18,7 +18,7 @@ import sys
 # The first line keeps out what lies beside this file, in PYTHONPATH and in a user's folder: root
 # runs it. Another Python, such as a virtual environment's, starts itself again that way.
 if __name__ == "__main__" and not sys.flags.isolated:
-    if sys.argv[0] == "-":
+    if sys.argv[0] in ("-", "-c"):
         sys.exit("ecr_swarm_login: from stdin, run python3 -I - [options] <ecr_swarm_login.py")
     os.execv(sys.executable, [sys.executable, "-I", *sys.argv])
 
@@ -388,19 +388,10 @@ class Programs:
             raise Stopped
         files[0].seek(0)
         born = File()
-        number = born.fileno()
-        environment = {**os.environ, "DOCKER_CONFIG": folder} if folder else os.environ
-        sh_options: dict[str, Any] = {
-            **SH_OPTIONS,
-            # By number: sh keeps what it is given in a cycle, open until that is collected.
-            **dict(zip(STREAMS, map(File.fileno, files))),
-            "_env": dict(environment),
-            "_preexec_fn": lambda: become_bounded(number),
-        }
-        limit = f"{seconds:.1f}"
+        options = sh_options(files, folder, born.fileno())
+        words = (*TIMEOUT, f"{seconds:.1f}", *through, *command)
         try:
-            timeout = sh.Command("timeout")
-            running = timeout(*TIMEOUT, limit, *through, *command, **sh_options)
+            running = sh.Command("timeout")(*words, **options)
             if is_stoppable:
                 self.in_flight.add(running.pid)
                 # A signal may have come before that.
@@ -426,6 +417,17 @@ class Programs:
         if group:
             signal_group(group, signal.SIGKILL)
         self.in_flight.discard(group)
+
+
+def sh_options(files: tuple[File, File, File], folder: str, born: int) -> dict[str, Any]:
+    """How the library sh starts a program, with its logins in that folder, if there is one."""
+    return {
+        **SH_OPTIONS,
+        # By number: sh keeps what it is given in a cycle, open until that is collected.
+        **dict(zip(STREAMS, map(File.fileno, files))),
+        "_env": {**os.environ, **({"DOCKER_CONFIG": folder} if folder else {})},
+        "_preexec_fn": lambda: become_bounded(born),
+    }
 
 
 def become_bounded(born: int) -> None:
@@ -568,7 +570,8 @@ class Registries:
         if problem:
             raise problem.after("Docker login failed")
         self.count += 1
-        log.info("Docker login succeeded for %s", host)
+        where = "" if folder or self.are_for_deploys else " in its own place only"
+        log.info("Docker login succeeded for %s%s", host, where)
         return folder
 
     def log_in_apart(self, host: str, token: File) -> str:
@@ -1384,7 +1387,7 @@ def try_again_and_again(run: Run) -> Problems:
             continue
         for reason, names in by_reason(hopeful).items():
             who = f"{label(names)} to be tried again" if names else "To be tried again"
-            log.log(NOTICE, "%s in %d seconds: %s", who, pause, reason)
+            log.log(NOTICE, "%s in %s: %s", who, count(pause, "second"), reason)
         run.programs.run("sleep", str(pause), seconds=2 * TRY_SECONDS)
         run.is_first = False
         problems = attempt(run)

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from fakes import Fakes
+from fakes import Call, Fakes
 from pretend_swarm import ECR, ECR_US, PretendSwarm
-from shared import LS, PS, Bounds, write_config
+from pretend_texts import TEXTS
+from shared import LS, PS, Bounds, is_own, write_config
+
+NO_TERMINAL = TEXTS["29"]["no terminal"]
 
 
 class Scene(NamedTuple):
@@ -42,21 +45,6 @@ def after(*event: str, then: Fault) -> Fault:
 # Programs
 
 
-def missing(program: str) -> Fault:
-    """It is not installed."""
-    return lambda scene: scene.fakes.remove(program)
-
-
-def not_executable(program: str) -> Fault:
-    """It is there, but not for this user."""
-    return lambda scene: scene.fakes.forbid(program)
-
-
-def not_on_the_machine(program: str) -> Fault:
-    """A part of every system is not there."""
-    return lambda scene: (scene.fakes.bin / program).unlink()
-
-
 def says(*argv: str, **answer: Any) -> Fault:
     """The next call that begins so is answered so, or the next times."""
     return lambda scene: scene.fakes.answer(*argv, scene.fakes.fp.any(), **answer)
@@ -68,8 +56,8 @@ def fails(*argv: str, text: str = "denied by the test", status: int = 1, **answe
 
 
 def floods(*argv: str, stream: str, **answer: Any) -> Fault:
-    """50 MB, which do not stay in memory for all other tests."""
-    return lambda scene: says(*argv, **{stream: b"x" * 50_000_000}, **answer)(scene)
+    """5 MB, which do not stay in memory for all other tests."""
+    return lambda scene: says(*argv, **{stream: b"x" * 5_000_000}, **answer)(scene)
 
 
 def hangs(*argv: str, orders: tuple[str, ...] = ("hang",), **answer: Any) -> Fault:
@@ -78,8 +66,22 @@ def hangs(*argv: str, orders: tuple[str, ...] = ("hang",), **answer: Any) -> Fau
 
 
 def impatient(scene: Scene) -> None:
-    """Wait less for what hangs; for what is deaf to SIGTERM, too."""
-    scene.bounds.set(program_seconds=0.6, update_seconds=0.6, kill_seconds=0.2)
+    """Wait less for what hangs, for what is deaf to SIGTERM, too, and try it once."""
+    scene.bounds.set(
+        program_seconds=3, stale_seconds=3, update_seconds=0.3, kill_seconds=0.2, pauses=()
+    )
+
+
+def not_at_home(text: str) -> Fault:
+    """docker keeps no login to `web`'s registry in its own place; it says this."""
+
+    def give(call: Call) -> dict[str, Any] | None:
+        if is_own(call) or call.argv[-1] != ECR or call.argv[:2] != ["docker", "login"]:
+            return None
+        is_proof = len(call.argv) == 3
+        return {"stderr": NO_TERMINAL if is_proof else text, "exit_status": 1}
+
+    return lambda scene: scene.fakes.answerers.insert(0, give)
 
 
 def no_process_left(scene: Scene) -> None:
@@ -134,11 +136,6 @@ def half_of_the_tasks(scene: Scene) -> None:
 def option(*words: str) -> Fault:
     """The run has this option."""
     return lambda scene: scene.arguments.extend(words)
-
-
-def environment(name: str, value: str) -> Fault:
-    """The run has this in its environment."""
-    return lambda scene: scene.patch.setenv(name, value)
 
 
 def config_text(text: str) -> Fault:

@@ -138,7 +138,13 @@ def log_in(state: dict, host: str, stdin: bytes, environ: Mapping[str, str]) -> 
     problem = store(state, host, token, environ)
     if problem:
         return "", problem + "\n", 1
-    return "Login Succeeded\n", texts["stored unencrypted"] + "\n", 0
+    return "Login Succeeded\n", where_it_lies(state, host, environ), 0
+
+
+def where_it_lies(state: dict, host: str, environ: Mapping[str, str]) -> str:
+    """The client's warning if config.json keeps the login, and no credential store."""
+    is_in_file = not helper_of(read_config(environ), host)
+    return TEXTS[state["client"]]["stored unencrypted"] + "\n" if is_in_file else ""
 
 
 def prove(state: dict, host: str, environ: Mapping[str, str]) -> Said:
@@ -154,4 +160,4 @@ def prove(state: dict, host: str, environ: Mapping[str, str]) -> Said:
     problem = store(state, host, token, environ)
     if problem:
         return stdout, f"{stderr}{problem}\n", 1
-    return f"{stdout}Login Succeeded\n", f"{stderr}{texts['stored unencrypted']}\n", 0
+    return f"{stdout}Login Succeeded\n", stderr + where_it_lies(state, host, environ), 0

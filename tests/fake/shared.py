@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from fakes import Call, Fakes, Outcome
+from pretend_services import login_opens
 from pretend_swarm import ACCOUNT, ECR, PretendSwarm
 
 Run = Callable[..., Outcome]
@@ -75,6 +77,11 @@ def proofs(fakes: Fakes) -> list[Call]:
     return [call for call in fakes.calls_of(*PROOF) if len(call.argv) == 3]
 
 
+def is_own(call: Call) -> bool:
+    """Whether docker was given a folder of the run's own."""
+    return "ecr_swarm_login-" in call.environ.get("DOCKER_CONFIG", "")
+
+
 def looks_at_wanted_tasks(fakes: Fakes) -> list[Call]:
     """The looks at the tasks that swarm wants to run."""
     return [call for call in fakes.calls_of(*PS) if "--filter" in call.argv]
@@ -97,6 +104,24 @@ def is_untouched(swarm: PretendSwarm, name: str) -> bool:
     return bool(swarm.service(name)["version"] == 1)
 
 
+def holders_of_dead_logins(swarm: PretendSwarm) -> list[str]:
+    """The services that no node could pull for."""
+    return [service["name"] for service in swarm.services if not login_opens(service)]
+
+
+def updates_of(fakes: Fakes, swarm: PretendSwarm, name: str) -> int:
+    """How often docker was asked to update the service."""
+    return len(fakes.calls_of(*swarm.update_of(name)))
+
+
+def add_all(swarm: PretendSwarm, number: int) -> list[str]:
+    """So many services, in the order of their names."""
+    names = [f"web-{each:02}" for each in range(number)]
+    for name in names:
+        swarm.add(name)
+    return names
+
+
 def last_line(outcome: Outcome) -> str:
     """What the run did, in a line."""
     return outcome.stderr.splitlines()[-1]
@@ -116,6 +141,11 @@ def write_config(home: Path, **config: Any) -> None:
     """The file in which docker keeps its logins."""
     (home / ".docker").mkdir(exist_ok=True)
     (home / ".docker" / "config.json").write_text(json.dumps(config))
+
+
+def login_of(password: str) -> dict[str, str]:
+    """An entry of config.json."""
+    return {"auth": base64.b64encode(f"AWS:{password}".encode()).decode()}
 
 
 def log_out(home: Path) -> None:

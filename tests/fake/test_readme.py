@@ -17,7 +17,7 @@ PAGES = {
     path: (ROOT / path).read_text()
     for path in ("README.md", "systemd/README.md", "tests/README.md")
 }
-README, SYSTEMD, EVIDENCE = PAGES.values()
+README, SYSTEMD, _ = PAGES.values()
 SCRIPT = (ROOT / "ecr_swarm_login.py").read_text()
 FUNCTIONS = [
     node
@@ -238,12 +238,13 @@ def test_tables_fit_a_phone(page: str) -> None:
         assert len(columns) <= 4 and sum(map(len, longest)) <= 36, longest
 
 
-@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
-def test_nothing_is_left_to_fill_in(page: str) -> None:
-    assert not re.search(r"@[A-Z]+@|TODO|BENCH", page)
+@pytest.mark.parametrize("path", PAGES)
+def test_nothing_is_left_to_fill_in(path: str) -> None:
+    left = re.findall("@[A-Z]+@|TODO|BENCH|<!--.*", PAGES[path])
+
     # The two marks of the table that the real suite writes.
-    marks = ["<!-- suite begin -->", "<!-- suite end -->"] if page == EVIDENCE else []
-    assert re.findall("<!--.*", page) == marks
+    marks = ["<!-- suite begin -->", "<!-- suite end -->"] if path == "tests/README.md" else []
+    assert left == marks
 
 
 @pytest.mark.parametrize("page", [README, SYSTEMD], ids=["README", "systemd"])

@@ -1,13 +1,17 @@
-"""Which registries: whose tokens are asked for, and where the run logs in."""
+"""Which registries: whose tokens are asked for, where the run logs in, and what one costs others."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fakes import Fakes
-from pretend_swarm import ACCOUNT, ECR, ECR_US, PretendSwarm
+from fakes import Call, Fakes
+from pretend_swarm import ACCOUNT, ECR, ECR_US, UPDATE, PretendSwarm
 from shared import (
     CONFIGURE,
     ECR_OTHER_ACCOUNT,
@@ -16,6 +20,7 @@ from shared import (
     REGION_US,
     STS,
     TOKEN,
+    Bounds,
     Run,
     hosts_logged_in,
     is_untouched,
@@ -24,46 +29,72 @@ from shared import (
     refreshed,
 )
 
+AP = "ap-south-1"
+
+# Options, the environment and the profile; whether registries are known otherwise; the region in
+# which the run logs in to the account's own.
+OWN_REGIONS: list[tuple[list[str], dict[str, str], bool, str]] = [
+    ([], {}, True, ""),
+    ([], {}, False, ""),
+    (["--region", REGION_US], {}, True, REGION_US),
+    (["--region", REGION_US], {}, False, REGION_US),
+    (["--region", REGION_US], {"AWS_REGION": AP}, False, REGION_US),
+    ([], {"AWS_REGION": REGION_US}, True, ""),
+    ([], {"AWS_DEFAULT_REGION": REGION_US}, True, ""),
+    ([], {"profile": REGION_US}, True, ""),
+    ([], {"AWS_REGION": REGION_US, "AWS_DEFAULT_REGION": AP, "profile": AP}, False, REGION_US),
+    ([], {"AWS_REGION": "", "AWS_DEFAULT_REGION": REGION_US, "profile": AP}, False, REGION_US),
+    ([], {"AWS_REGION": "", "AWS_DEFAULT_REGION": "", "profile": REGION_US}, False, REGION_US),
+    (["web"], {"AWS_REGION": REGION_US}, False, ""),
+    (["--region", REGION_US, "web"], {}, False, REGION_US),
+    (["--refresh-only"], {"AWS_REGION": REGION_US}, False, ""),
+]
+
+
+@pytest.mark.parametrize("arguments, given, are_hosts_known, region", OWN_REGIONS)
+def test_where_the_own_registry_is(
+    script: Any,
+    fakes: Fakes,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    given: dict[str, str],
+    are_hosts_known: bool,
+    region: str,
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+
+    def ask(*command: str) -> Any:
+        assert command == CONFIGURE
+        return SimpleNamespace(stdout=script.File(given.get("profile", "") + "\n"))
+
+    run = SimpleNamespace(
+        options=script.parse(arguments),
+        programs=SimpleNamespace(run=ask),
+        hosts={ECR} if are_hosts_known else set(),
+    )
+
+    assert script.own_region(run, is_certain=True) == region
+
 
 @pytest.mark.parametrize(
-    "arguments, environment, hosts",
+    "arguments, hosts",
     [
-        ([], {}, [ECR]),
-        (["--registry", ECR_US], {}, [ECR, ECR_US]),
-        (
-            ["--registry", ECR_US, "--registry", ECR_OTHER_ACCOUNT],
-            {},
-            [ECR, ECR_US, ECR_OTHER_ACCOUNT],
-        ),
-        (["--registry", ECR], {}, [ECR]),
-        (["--region", REGION_US], {}, [ECR, ECR_US]),
-        (["--region", REGION], {}, [ECR]),
-        ([], {"AWS_REGION": REGION_US}, [ECR, ECR_US]),
-        ([], {"AWS_DEFAULT_REGION": REGION_US}, [ECR, ECR_US]),
-        ([], {"AWS_REGION": REGION_US, "AWS_DEFAULT_REGION": "ap-south-1"}, [ECR, ECR_US]),
-        (["--region", REGION_US], {"AWS_REGION": "ap-south-1"}, [ECR, ECR_US]),
-        ([], {"AWS_REGION": "", "AWS_DEFAULT_REGION": REGION_US}, [ECR, ECR_US]),
-        ([], {"AWS_REGION": "", "AWS_DEFAULT_REGION": ""}, [ECR]),
+        ([], [ECR]),
+        (["--registry", ECR_US, "--registry", ECR_OTHER_ACCOUNT], [ECR, ECR_OTHER_ACCOUNT, ECR_US]),
+        (["--registry", ECR, "--region", REGION], [ECR]),
+        (["--region", REGION_US], [ECR, ECR_US]),
     ],
 )
 def test_registries(
-    run: Run,
-    fakes: Fakes,
-    swarm: PretendSwarm,
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str],
-    environment: dict[str, str],
-    hosts: list[str],
+    run: Run, fakes: Fakes, swarm: PretendSwarm, arguments: list[str], hosts: list[str]
 ) -> None:
     swarm.add("web")
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
 
     outcome = run("--login-only", *arguments)
 
     assert outcome.status == 0
     assert sorted(hosts_logged_in(fakes)) == sorted(hosts)
-    assert sorted(call.argv[-1] for call in proofs(fakes)) == sorted(hosts)
     assert not fakes.calls_of(*CONFIGURE)
 
 
@@ -80,15 +111,20 @@ def test_registries(
         ("us-isof-south-1", "csp.hci.ic.gov"),
     ],
 )
-def test_the_account_s_own_registry(
-    run: Run, fakes: Fakes, swarm: PretendSwarm, region: str, suffix: str
-) -> None:
-    outcome = run("--login-only", "--region", region)
+def test_the_host_of_the_account_s_own_registry(script: Any, region: str, suffix: str) -> None:
+    asked = []
 
-    assert outcome.status == 0
-    assert hosts_logged_in(fakes) == [f"{ACCOUNT}.dkr.ecr.{region}.{suffix}"]
-    asked = [*STS, "--query", "Account", "--output", "text", "--region", region]
-    assert [call.argv for call in fakes.calls_of(*STS)] == [asked]
+    def ask(*command: str) -> Any:
+        asked.append(command)
+        return SimpleNamespace(stdout=script.File(f"{ACCOUNT}\n"), problem=None)
+
+    registries = SimpleNamespace(log_in=lambda host: f"in {host}")
+    run = SimpleNamespace(programs=SimpleNamespace(run=ask), registries=registries)
+    host = f"{ACCOUNT}.dkr.ecr.{region}.{suffix}"
+
+    assert script.log_in_to_own(run, set(), region) == f"in {host}"
+    assert script.log_in_to_own(run, {host}, region) == ""
+    assert asked[0] == (*STS, "--query", "Account", "--output", "text", "--region", region)
 
 
 def test_the_profile_s_region_is_the_last_resort(
@@ -97,10 +133,9 @@ def test_the_profile_s_region_is_the_last_resort(
     swarm.add("other", "nginx:1")
     swarm.state["region"] = REGION_US
 
-    outcome = run()
+    outcome = run("--login-only")
 
-    assert outcome.status == 0
-    assert hosts_logged_in(fakes) == [ECR_US]
+    assert (outcome.status, hosts_logged_in(fakes)) == (0, [ECR_US])
 
 
 @pytest.mark.parametrize("image", [None, "nginx:1"])
@@ -128,11 +163,15 @@ def test_a_login_without_any_registry_says_what_to_pass(run: Run, swarm: Pretend
     )
 
 
-def test_an_empty_swarm_is_fine(run: Run, fakes: Fakes, swarm: PretendSwarm) -> None:
+def test_the_own_registry_is_no_matter_of_a_refresh_alone(
+    run: Run, fakes: Fakes, swarm: PretendSwarm
+) -> None:
+    """In an empty swarm there is still a login, for deploys from here."""
     outcome = run("--region", REGION)
 
     assert (outcome.status, outcome.stdout) == (0, "")
-    assert hosts_logged_in(fakes) == [ECR]
+    assert set(hosts_logged_in(fakes)) == {ECR}
+    assert last_line(outcome).startswith("1 login in ")
 
 
 # Tokens and logins
@@ -147,7 +186,7 @@ def test_one_token_for_each_region(run: Run, fakes: Fakes, swarm: PretendSwarm) 
 
     assert outcome.status == 0
     assert sorted(call.argv[-1] for call in fakes.calls_of(*TOKEN)) == [REGION, REGION_US]
-    assert sorted(hosts_logged_in(fakes)) == sorted([ECR, ECR_OTHER_ACCOUNT, ECR_US])
+    assert set(hosts_logged_in(fakes)) == {ECR, ECR_OTHER_ACCOUNT, ECR_US}
     assert len({call.stdin for call in fakes.calls_of(*LOGIN)}) == 2
     assert last_line(outcome).startswith("3 logins, 3 refreshed in ")
 
@@ -155,31 +194,19 @@ def test_one_token_for_each_region(run: Run, fakes: Fakes, swarm: PretendSwarm) 
 def test_regions_side_by_side(run: Run, fakes: Fakes, swarm: PretendSwarm) -> None:
     # Each token comes only when all three have been asked for.
     together = threading.Barrier(3)
-    for region in (REGION, REGION_US, "ap-south-1"):
-        fakes.when(*TOKEN, region, do=lambda: together.wait(timeout=10))
+    for region in (REGION, REGION_US, AP):
+        fakes.when(*TOKEN, region, do=lambda: together.wait(timeout=30))
 
-    outcome = run("--login-only", "--region", "ap-south-1", "--registry", ECR, "--registry", ECR_US)
+    outcome = run("--login-only", "--region", AP, "--registry", ECR, "--registry", ECR_US)
 
     assert outcome.status == 0
     assert not together.broken
 
 
-def test_logins_one_after_the_other(run: Run, fakes: Fakes, swarm: PretendSwarm) -> None:
-    # The first login waits for a second one, which must not come meanwhile.
-    second, came = threading.Event(), []
-    fakes.when(*LOGIN, do=lambda: came.append(second.wait(timeout=0.2)))
-    fakes.when(*LOGIN, do=second.set)
-
-    assert run("--login-only", "--registry", ECR, "--registry", ECR_US).status == 0
-
-    assert came == [False]
-    assert second.is_set()
-
-
 @pytest.mark.parametrize(
     "failing, says",
     [
-        ((*LOGIN, ECR), "Docker login failed: docker login --username failed with exit status 1"),
+        ((*LOGIN, ECR), "Docker login failed: docker login failed with exit status 1"),
         (
             (*TOKEN, REGION),
             "Failed to acquire docker login credentials: aws ecr get-login-password failed",
@@ -191,34 +218,35 @@ def test_a_registry_that_fails_leaves_the_others_going(
 ) -> None:
     swarm.add("web")
     swarm.add("us", f"{ECR_US}/us:1")
-    fakes.answer(*failing, stderr="denied by the test\n", exit_status=1)
+    fakes.answer(*failing, stderr="denied by the test\n", exit_status=1, times=99)
 
     outcome = run()
 
     assert (outcome.status, outcome.stdout) == (1, "us\n")
-    assert f"not logged in to {ECR}: {says}" in outcome.stderr
     assert f"Docker login succeeded for {ECR}\n" not in outcome.stderr
+    assert f"web to be tried again in 0 seconds: not logged in to {ECR}: {says}" in outcome.stderr
     assert f"web failed: not logged in to {ECR}: {says}" in outcome.stderr
     assert f"web: not logged in to {ECR}: {says}" in last_line(outcome)
     assert "denied by the test" in last_line(outcome)
     assert is_untouched(swarm, "web")
 
 
-@pytest.mark.parametrize("printed", ["", "\n"])
-def test_aws_that_succeeds_and_prints_nothing(
-    run: Run, fakes: Fakes, swarm: PretendSwarm, printed: str
-) -> None:
+def test_only_what_failed_is_asked_for_again(run: Run, fakes: Fakes, swarm: PretendSwarm) -> None:
+    """A token is good for all registries of its region, and for 12 hours."""
     swarm.add("web")
-    fakes.answer(*TOKEN, REGION, stdout=printed)
+    swarm.add("other", f"{ECR_OTHER_ACCOUNT}/app:2")
+    swarm.add("us", f"{ECR_US}/app:2")
+    fakes.answer(*TOKEN, REGION, stderr="denied", exit_status=254)
 
     outcome = run()
 
-    assert (outcome.status, outcome.stdout) == (1, "")
-    assert "Failed to acquire docker login credentials" in last_line(outcome)
-    assert not fakes.calls_of("docker", "login")
+    assert (outcome.status, refreshed(outcome)) == (0, ["other", "us", "web"])
+    asked = sorted(call.argv[-1] for call in fakes.calls_of(*TOKEN))
+    assert asked == [REGION, REGION, REGION_US]
+    assert last_line(outcome).startswith("3 logins, 3 refreshed in ")
 
 
-# The account's own registry: asked for, or merely set
+# The account's own registry
 
 
 NO_STS = {"stderr": "Could not connect to the endpoint URL\n", "exit_status": 255}
@@ -226,81 +254,13 @@ NO_STS = {"stderr": "Could not connect to the endpoint URL\n", "exit_status": 25
 
 def test_without_its_account_the_others_go_on(run: Run, fakes: Fakes, swarm: PretendSwarm) -> None:
     swarm.add("web")
-    fakes.answer(*STS, fakes.fp.any(), **NO_STS)
+    fakes.answer(*STS, fakes.fp.any(), **NO_STS, times=99)
 
     outcome = run("--region", REGION_US)
 
     assert (outcome.status, outcome.stdout) == (1, "web\n")
     assert f"your own registry in {REGION_US}: aws sts get-caller-identity" in last_line(outcome)
-    assert "Could not connect to the endpoint URL" in outcome.stderr
-
-
-def test_a_region_that_is_merely_set_fails_nobody(
-    run: Run, fakes: Fakes, swarm: PretendSwarm, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    swarm.add("web")
-    monkeypatch.setenv("AWS_REGION", REGION_US)
-    fakes.answer(*STS, fakes.fp.any(), **NO_STS)
-
-    outcome = run()
-
-    assert (outcome.status, outcome.stdout) == (0, "web\n")
-    assert f"your own registry in {REGION_US} is left out: aws sts" in outcome.stderr
-    assert "Could not connect to the endpoint URL" in outcome.stderr
-
-
-@pytest.mark.parametrize("arguments, is_asked", [([], False), (["--region", REGION_US], True)])
-def test_a_region_that_is_merely_set_is_not_waited_for(
-    run: Run,
-    fakes: Fakes,
-    swarm: PretendSwarm,
-    script: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str],
-    is_asked: bool,
-) -> None:
-    """A manager without a way out to STS has endpoints for ECR alone."""
-    swarm.add("web")
-    monkeypatch.setenv("AWS_REGION", REGION_US)
-    monkeypatch.setattr(script, "UNASKED_SECONDS", 0.3)
-    monkeypatch.setattr(script, "PROGRAM_SECONDS", 4.0)
-    fakes.answer(*STS, fakes.fp.any(), orders=["hang"])
-
-    outcome = run(*arguments)
-
-    assert (outcome.status, outcome.stdout) == (1 if is_asked else 0, "web\n")
-    seconds = "4 seconds" if is_asked else "0 seconds"
-    assert f"aws sts get-caller-identity hung, and was killed after {seconds}" in outcome.stderr
-
-
-@pytest.mark.parametrize(
-    "failing", [(*TOKEN, REGION_US), (*LOGIN, ECR_US), ("docker", "login", ECR_US)]
-)
-def test_an_own_registry_that_is_merely_set_fails_nobody(
-    run: Run,
-    fakes: Fakes,
-    swarm: PretendSwarm,
-    monkeypatch: pytest.MonkeyPatch,
-    failing: tuple[str, ...],
-) -> None:
-    swarm.add("web")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION_US)
-    fakes.answer(*failing, stderr="denied by the test", exit_status=1, times=9)
-
-    outcome = run()
-
-    assert (outcome.status, outcome.stdout) == (0, "web\n")
-    assert f"{ECR_US} is left out: " in outcome.stderr and "denied by the test" in outcome.stderr
-    assert last_line(outcome).startswith("1 login, 1 refreshed in ")
-
-
-def test_a_region_that_is_set_counts_where_nothing_else_is_known(
-    run: Run, fakes: Fakes, swarm: PretendSwarm, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AWS_REGION", REGION_US)
-    fakes.answer(*STS, fakes.fp.any(), **NO_STS)
-
-    assert run("--login-only").status == 1
+    assert "Could not connect to the endpoint URL" in last_line(outcome)
 
 
 def test_the_own_registry_s_host_has_to_be_one(run: Run, fakes: Fakes, swarm: PretendSwarm) -> None:
@@ -311,19 +271,72 @@ def test_the_own_registry_s_host_has_to_be_one(run: Run, fakes: Fakes, swarm: Pr
     outcome = run("--region", REGION_US)
 
     assert (outcome.status, outcome.stdout) == (1, "web\n")
-    assert "is no registry: check the region" in outcome.stderr
-    assert hosts_logged_in(fakes) == [ECR]
+    assert "is no registry: check the region" in last_line(outcome)
+    assert set(hosts_logged_in(fakes)) == {ECR}
 
 
-def test_two_registries_of_a_region_share_its_fate(
-    run: Run, fakes: Fakes, swarm: PretendSwarm
-) -> None:
-    swarm.add("web")
-    swarm.add("other", f"{ECR_OTHER_ACCOUNT}/app:2")
-    swarm.add("us", f"{ECR_US}/app:2")
-    fakes.answer(*TOKEN, REGION, stderr="denied", exit_status=254)
+# Many registries
+
+
+def registry(number: int) -> str:
+    """Every account has a registry of its own."""
+    return f"{number:012}.dkr.ecr.{REGION}.amazonaws.com"
+
+
+def test_many_accounts(run: Run, fakes: Fakes, swarm: PretendSwarm) -> None:
+    """One token; all logins side by side; nobody is kept waiting by the proofs of others."""
+    number = 12
+    for each in range(number):
+        swarm.add(f"web-{each}", f"{registry(each)}/web:1")
+    together = threading.Barrier(number)
+    for each in range(number):
+        fakes.when(*LOGIN, registry(each), do=lambda: together.wait(timeout=60))
 
     outcome = run()
 
-    assert (outcome.status, refreshed(outcome)) == (1, ["us"])
-    assert len(fakes.calls_of(*TOKEN, REGION)) == 1
+    assert (outcome.status, len(refreshed(outcome))) == (0, number)
+    assert not together.broken
+    assert len(fakes.calls_of(*TOKEN)) == 1
+    assert not proofs(fakes), "each would be a request to a registry"
+    assert last_line(outcome).startswith(f"{number} logins, {number} refreshed in ")
+
+
+def hang_until_an_update(fakes: Fakes, what: tuple[str, ...]) -> None:
+    """All registries but that of us-east-1 hang; when a service is updated, they fail."""
+    released = threading.Event()
+
+    def is_meant(call: Call) -> bool:
+        return call.argv[: len(what)] == list(what) and REGION_US not in call.argv[-1]
+
+    def hang(call: Call) -> dict[str, Any] | None:
+        if is_meant(call) and released.is_set():
+            return {"stderr": "unreachable", "exit_status": 1}
+        return {"orders": ["hang"]} if is_meant(call) else None
+
+    def release() -> None:
+        released.set()
+        for call in filter(is_meant, fakes.calls_of(*what)):
+            with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+                os.kill(call.pid, signal.SIGKILL)
+
+    fakes.answerers.insert(0, hang)
+    fakes.when(*UPDATE, do=release)
+
+
+@pytest.mark.parametrize("what", [LOGIN, TOKEN])
+def test_registries_that_hang_cost_their_own_services(
+    run: Run, fakes: Fakes, swarm: PretendSwarm, bounds: Bounds, what: tuple[str, ...]
+) -> None:
+    """Those that come first in the order of names, too."""
+    bounds.set(pauses=(), program_seconds=60)
+    hosts = [registry(each).replace(REGION, f"ap-east-{each}") for each in range(1, 5)]
+    for host in hosts:
+        swarm.add(f"web-{host[:12]}", f"{host}/web:1")
+    swarm.add("us", f"{ECR_US}/us:1")
+    hang_until_an_update(fakes, what)
+
+    outcome = run()
+
+    assert (outcome.status, outcome.stdout) == (1, "us\n")
+    assert outcome.stderr.count("failed: not logged in to ") == len(hosts)
+    assert [it["name"] for it in swarm.services if it["version"] > 1] == ["us"]

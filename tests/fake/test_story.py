@@ -177,8 +177,8 @@ def test_a_refresh_without_logins(run: Run, swarm: PretendSwarm, home: Path) -> 
         " login from a non-TTY device"
     )
     assert story(outcome) == [
-        *[HEADLINE, f"us to be tried again in 0 seconds: {refused}"] * 3,
         HEADLINE,
+        *[f"us to be tried again in 0 seconds: {refused}"] * 3,
         f"us failed: {refused}",
         f"1 refreshed, 1 failed in N seconds; missing: us: {refused}",
     ]
@@ -199,8 +199,8 @@ def test_a_registry_that_fails_gets_one_line_for_all_its_services(
         " get-login-password failed with exit status 253: Unable to locate credentials"
     )
     assert story(outcome) == [
-        *[HEADLINE, f"30 services to be tried again in 0 seconds: {reason}"] * 3,
         HEADLINE,
+        *[f"30 services to be tried again in 0 seconds: {reason}"] * 3,
         f"30 services failed: {reason}",
         f"30 failed in N seconds; missing: 30 services: {reason}",
     ]
@@ -227,11 +227,11 @@ def test_what_is_tried_again(run: Run, fakes: Fakes, swarm: PretendSwarm) -> Non
 
     outcome = run()
 
-    failed = "docker service update failed with exit status 123: out of sequence"
+    failed = "docker service update failed: out of sequence"
     assert story(outcome) == [
         HEADLINE,
         LOGGED_IN,
-        *[f"web to be tried again in 0 seconds: {failed}", HEADLINE] * 2,
+        *[f"web to be tried again in 0 seconds: {failed}"] * 2,
         "1 login, 2 refreshed in N seconds",
     ]
     # What is refreshed is not done again.

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from fakes import Fakes, Outcome
+from pretend_services import login_opens
 from pretend_swarm import ECR, UPDATE, PretendSwarm
-from shared import LOGIN, PAUSED, Run, is_untouched, last_line
+from shared import CONTEXT, PAUSED, Run, is_untouched, last_line
 
 # The journal
 
@@ -118,11 +118,65 @@ def test_the_environment_goes_to_all_programs(
     assert run().status == 0
 
     assert len(fakes.calls) >= 5
-    changed = ("PATH", "GOGC", "GOMAXPROCS")
+    changed = ("PATH", "GOGC", "GOMAXPROCS", "DOCKER_CONFIG", "DOCKER_CONTEXT")
     before = {name: value for name, value in os.environ.items() if name not in changed}
     for call in fakes.calls:
         assert {name: call.environ.get(name) for name in before} == before
     assert (tmp_path / "logins" / "config.json").exists()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_context_is_told_to_a_docker_with_another_folder(
+    run: Run, fakes: Fakes, swarm: PretendSwarm, fails: bool
+) -> None:
+    """Which one is the current one stands in the config.json that it does not see."""
+    swarm.add("web")
+    swarm.state["context"] = "other manager"
+    if fails:
+        fakes.answer(*CONTEXT, fakes.fp.any(), stderr="unknown command", exit_status=1)
+
+    assert run().status == 0
+
+    assert len(fakes.calls_of(*CONTEXT)) == 1
+    contexts = {call.environ.get("DOCKER_CONTEXT") for call in fakes.calls_of(*UPDATE)}
+    assert contexts == {None if fails else "other manager"}
+
+
+def test_an_old_api_is_not_asked_for(
+    run: Run, fakes: Fakes, swarm: PretendSwarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It strips settings that it does not know from each service."""
+    swarm.add("web")
+    monkeypatch.setenv("DOCKER_API_VERSION", "1.40")
+
+    assert run().status == 0
+
+    assert [call for call in fakes.calls if "DOCKER_API_VERSION" in call.environ] == []
+
+
+@pytest.mark.parametrize(
+    "given, path",
+    [
+        ("/a:/b", "/a:/b"),
+        ("/a::/b", "/a:/b"),
+        (":/a", "/a"),
+        ("/a:", "/a"),
+        ("/a:.:bin:./c:../d", "/a"),
+        ("", ""),
+        (None, "/bin:/usr/bin"),
+    ],
+)
+def test_the_current_folder_is_not_on_the_path(
+    script: Any, monkeypatch: pytest.MonkeyPatch, given: str | None, path: str
+) -> None:
+    with mock.patch.dict(os.environ):
+        os.environ.pop("PATH")
+        if given is not None:
+            os.environ["PATH"] = given
+        script.set_up_environment()
+        found = os.environ["PATH"]
+
+    assert found == ":".join(filter(None, [path, "/usr/local/bin", "/snap/bin"]))
 
 
 SET_FOR_ALL = {
@@ -157,18 +211,6 @@ def test_what_is_set_for_all_programs(
         assert {name: call.environ.get(name) for name in SET_FOR_ALL} == SET_FOR_ALL
 
 
-def test_aws_is_found_from_cron(run: Run, fakes: Fakes, swarm: PretendSwarm) -> None:
-    swarm.add("web")
-
-    assert run().status == 0
-
-    before = os.environ["PATH"].split(":")
-    for call in fakes.calls:
-        folders = call.environ["PATH"].split(":")
-        assert folders[: len(before)] == before
-        assert {"/usr/local/bin", "/snap/bin"} <= set(folders)
-
-
 def test_no_program_sees_a_terminal(run: Run, fakes: Fakes, swarm: PretendSwarm) -> None:
     swarm.add("web")
 
@@ -198,9 +240,30 @@ def test_empty_environment_variables(
 # The user and the folder of the logins
 
 
-@pytest.fixture
-def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user without a name, as in a container that runs with a user ID of its own."""
+@pytest.mark.parametrize(
+    "environment, folder",
+    [
+        ({"DOCKER_CONFIG": "/c", "HOME": "/h"}, "/c"),
+        ({"DOCKER_CONFIG": "/c"}, "/c"),
+        ({"DOCKER_CONFIG": "", "HOME": "/h"}, "/h/.docker"),
+        ({"HOME": "/h"}, "/h/.docker"),
+    ],
+)
+def test_where_docker_keeps_its_logins(
+    script: Any, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], folder: str
+) -> None:
+    for name in ("DOCKER_CONFIG", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    assert script.docker_folder() == folder
+
+
+def test_a_user_without_a_name(
+    run: Run, swarm: PretendSwarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that runs with a user ID of its own."""
 
     def unknown(_: int) -> None:
         raise KeyError("getpwuid(): uid not found: 12345")
@@ -208,35 +271,24 @@ def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pwd.getpwuid", unknown)
     monkeypatch.setattr("os.getuid", lambda: 12345)
     monkeypatch.delenv("HOME")
-
-
-def test_a_user_without_a_name(
-    run: Run, swarm: PretendSwarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nobody: None
-) -> None:
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
     swarm.add("web")
 
     assert run()[:2] == (0, "web\n")
 
 
-def test_a_user_without_a_home(run: Run, fakes: Fakes, swarm: PretendSwarm, nobody: None) -> None:
-    swarm.add("web")
-
-    outcome = run()
-
-    assert (outcome.status, outcome.stdout) == (1, "")
-    assert "user 12345 has no home folder: set HOME or DOCKER_CONFIG" in last_line(outcome)
-    assert not fakes.calls
-
-
-def test_the_folder_of_the_logins_is_the_user_s_alone(
-    run: Run, swarm: PretendSwarm, home: Path
+def test_nothing_is_written_but_logins(
+    run: Run, swarm: PretendSwarm, home: Path, memory: Path
 ) -> None:
+    """No lock, no home that does not exist, nothing in memory."""
     swarm.add("web")
+
+    assert run("--dry-run").status == 0
+    assert list(home.iterdir()) == []
 
     assert run().status == 0
-
-    assert (home / ".docker").stat().st_mode & 0o777 == 0o700
+    assert [path.name for path in home.rglob("*")] == [".docker", "config.json"]
+    assert list(memory.iterdir()) == []
 
 
 def test_a_second_run_refreshes_again(run: Run, swarm: PretendSwarm) -> None:
@@ -249,84 +301,33 @@ def test_a_second_run_refreshes_again(run: Run, swarm: PretendSwarm) -> None:
     assert swarm.service("web")["credentials"] != first
 
 
-# Another run
-
-
-class Other:
-    """Another run in a process of its own, which waits in its first login."""
-
-    def __init__(self, fakes: Fakes, script: Any) -> None:
-        self.go_on = threading.Event()
-        has_come = threading.Event()
-        fakes.when(*LOGIN, do=lambda: (has_come.set(), self.go_on.wait(20)))
-        self.process = fakes.start_program(sys.executable, script.__file__)
-        assert has_come.wait(10)
-
-    def end(self) -> tuple[int, bytes]:
-        """Let it go on, to its end: its exit status, and what it printed."""
-        self.go_on.set()
-        stdout, _ = self.process.communicate()
-        return self.process.returncode, stdout
-
-
-@pytest.fixture
-def other(fakes: Fakes, swarm: PretendSwarm, script: Any) -> Iterator[Other]:
+def test_two_runs_at_once(fakes: Fakes, swarm: PretendSwarm, script: Any) -> None:
+    """Each has logins of its own, and neither waits for the other."""
     swarm.add("web")
-    other = Other(fakes, script)
-    yield other
-    other.end()
+    together = threading.Barrier(2)
+    for _ in range(2):
+        fakes.when(*UPDATE, do=lambda: together.wait(timeout=60))
+
+    runs = [fakes.start_program(sys.executable, "-I", script.__file__) for _ in range(2)]
+
+    assert [process.communicate()[0] for process in runs] == [b"web\n", b"web\n"]
+    assert [process.returncode for process in runs] == [0, 0]
+    assert not together.broken
+    assert login_opens(swarm.service("web"))
 
 
-def test_two_runs_wait_for_each_other(fakes: Fakes, script: Any, other: Other) -> None:
-    calls_of_the_first = len(fakes.calls)
-
-    second = fakes.start_program(sys.executable, script.__file__)
-    assert second.stderr
-    line = second.stderr.readline().decode()
-    assert line == f"Waiting for another run, process {other.process.pid}, to end\n"
-    assert len(fakes.calls) == calls_of_the_first
-
-    assert other.end() == (0, b"web\n")
-    assert second.communicate()[0] == b"web\n"
-    assert second.returncode == 0
-    logins = [number for number, call in enumerate(fakes.calls) if call in fakes.calls_of(*LOGIN)]
-    updates = [number for number, call in enumerate(fakes.calls) if call in fakes.calls_of(*UPDATE)]
-    assert logins[0] < updates[0] < logins[1] < updates[1]
-
-
-def test_the_wait_for_another_run_is_bounded(
-    run: Run,
-    fakes: Fakes,
-    swarm: PretendSwarm,
-    script: Any,
-    other: Other,
-    monkeypatch: pytest.MonkeyPatch,
+def test_no_room_for_the_logins_is_one_line(
+    run: Run, swarm: PretendSwarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(script, "RUN_SECONDS", 0.9)
+    swarm.add("web")
+
+    def fail(*_: Any, **__: Any) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.mkdtemp", fail)
 
     outcome = run()
 
-    assert (outcome.status, outcome.stdout) == (1, "")
-    assert f"another run, process {other.process.pid}, has not ended within" in last_line(outcome)
-    assert outcome.stderr.count("Waiting for another run") == 1
+    assert outcome.status == 1
+    assert "No space left on device" in last_line(outcome)
     assert is_untouched(swarm, "web")
-
-
-def test_a_dry_run_waits_for_nobody(run: Run, other: Other) -> None:
-    assert run("--dry-run").status == 0
-
-
-def test_a_run_that_was_killed_is_not_waited_for(run: Run, other: Other) -> None:
-    other.process.send_signal(signal.SIGKILL)
-    other.process.communicate()
-
-    assert run()[:2] == (0, "web\n")
-
-
-def test_a_lock_that_says_nothing(
-    run: Run, script: Any, other: Other, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(script, "RUN_SECONDS", 0.9)
-    (home / ".docker" / "ecr_swarm_login.lock").write_text("")
-
-    assert "another run, process unknown, has not ended" in last_line(run())

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
 import os
 import platform
 import statistics
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Callable, NamedTuple
 
 import registries
@@ -26,6 +28,45 @@ PEAK = (
     "finally: open('/proc/self/fd/2', 'w').write('peak %d\\n' % resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
 )
 
+# How old the look was when the last update that rests on it had ended, at most.
+OLDEST_LOOK = """
+import importlib.util, sys, time
+spec = importlib.util.spec_from_file_location("ecr_swarm_login", sys.argv[1])
+script = sys.modules["ecr_swarm_login"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(script)
+ages, update = [], script.update
+def timed(run, due, folder, looked_at):
+    problems = update(run, due, folder, looked_at)
+    ages.append(time.monotonic() - looked_at)
+    return problems
+script.update = timed
+status = script.main([])
+sys.stderr.write("oldest %.3f\\n" % max(ages))
+sys.exit(status)
+"""
+
+# Programs that answer as for services of many registries, and take as long for a login.
+SLOW_AWS = """#!/bin/sh
+sleep 0.5; echo a-token-for-$*
+"""
+SLOW_DOCKER = """#!/bin/sh
+cd {folder}
+case "$1 $2" in
+"login --username")
+    cat >/dev/null; sleep 0.9
+    echo 'WARNING! Your credentials are stored unencrypted' >&2
+    mkdir -p "${{DOCKER_CONFIG:-$HOME/.docker}}"
+    echo '{{"auths": {{"a host": {{"auth": "a long login that docker has written here"}}}}}}' \\
+        >"${{DOCKER_CONFIG:-$HOME/.docker}}/config.json" ;;
+login*) sleep 0.9 ;;
+"context "*) echo default ;;
+"service ls") cat ls ;;
+"service inspect") shift 4; cat $(printf 'inspect-%s ' "$@") ;;
+"service ps") ;;
+"service update") shift 5; echo "$1" ;;
+esac
+"""
+
 
 class Row(NamedTuple):
     case: str
@@ -35,17 +76,20 @@ class Row(NamedTuple):
     limit: float
 
 
-def deploy(node: Node, count: int, image: str, tasks: int = 0, runs: bool = True) -> None:
+def deploy(
+    node: Node, count: int, image: str, tasks: int = 0, runs: bool = True, constraint: str = ""
+) -> None:
     """Services up to that number, with so many tasks each, which run or fit on no node."""
     there = {service["Spec"]["Name"] for service in node.api("/services")}
-    nowhere = {"Placement": {"Constraints": ["node.labels.nowhere==yes"]}}
+    constraint = constraint if runs else "node.labels.nowhere==yes"
+    placement = {"Placement": {"Constraints": [constraint]}} if constraint else {}
     for number in range(count):
         name = f"service-{number:04}"
         if name not in there:
             spec = {
                 "Name": name,
                 "Mode": {"Replicated": {"Replicas": tasks}},
-                "TaskTemplate": {"ContainerSpec": {"Image": image}, **({} if runs else nowhere)},
+                "TaskTemplate": {"ContainerSpec": {"Image": image}, **placement},
             }
             node.api("/services/create", "POST", spec)
     wanted = "running" if runs else "pending"
@@ -79,7 +123,7 @@ def take_turns(rounds: int, *commands: Callable[[], object]) -> list[list[float]
 class Bench:
     def __init__(self, lab: Lab, python: str) -> None:
         self.lab, self.node, self.python = lab, lab.manager, python
-        self.peak = 0.0
+        self.peak = self.oldest = 0.0
 
     def script(self, *options: str) -> None:
         ended = self.node.run(
@@ -114,9 +158,29 @@ class Bench:
         three = functools.partial(self.script, *regions)
         ours, theirs, of_three = take_turns(rounds, self.script, self.seed, three)
         return [
-            Row("5 services, a running task each", "the loop", ours, theirs, 1.25),
-            Row("3 regions", "1 region", of_three, ours, 1.75),
+            Row("5 services, a running task each", "the loop", ours, theirs, 1.15),
+            Row("3 regions", "1 region", of_three, ours, 1.25),
         ]
+
+    def oldest_look(self) -> float:
+        """Seconds."""
+        ended = self.node.run(
+            [self.python, "-I", "-c", OLDEST_LOOK, SCRIPT], timeout=600, env=self.node.environment
+        )
+        return float(ended.stderr.split("oldest ")[1].split()[0])
+
+    def registries(self, rounds: int) -> list[Row]:
+        """600 services of 60 registries in 20 regions, against 10 of one, with pretended programs."""
+        runs = []
+        for count, regions in ((60, 20), (1, 1)):
+            folder = self.lab.folder / f"registries-{count}"
+            pretend_registries(folder, count, regions)
+            environment = {**self.node.environment, "PATH": f"{folder}:/usr/bin:/bin"}
+            argv = [self.python, "-I", SCRIPT, "-q"]
+            runs.append(functools.partial(self.node.run, argv, env=environment, check=True))
+        ours, theirs = take_turns(rounds, *runs)
+        what = "60 registries in 20 regions, a login of 0.9 s"
+        return [Row(what, "1 registry", ours, theirs, 4)]
 
     def many(self, what: str, rounds: int, limit: float) -> list[Row]:
         ours, theirs = take_turns(rounds, self.script, self.seed)
@@ -124,7 +188,7 @@ class Bench:
 
     def bare(self, rounds: int) -> list[Row]:
         ours, theirs = take_turns(rounds, self.script, self.floor)
-        return [Row("200 services due", "bare xargs", ours, theirs, 1.2)]
+        return [Row("200 services due", "bare xargs, aws and a login", ours, theirs, 1.12)]
 
     def look(self, rounds: int) -> list[Row]:
         by_hand = (
@@ -139,6 +203,26 @@ class Bench:
         return [Row(what, "inspect and ps", ours, theirs, 1.5)]
 
 
+def pretend_registries(folder: Path, count: int, regions: int) -> None:
+    """Programs for ten services without tasks in each of so many registries."""
+    folder.mkdir()
+    rows = []
+    for number in range(count * 10):
+        host = (
+            f"{100000000000 + number // 10}.dkr.ecr.eu-west-{number // 10 % regions}.amazonaws.com"
+        )
+        name, image = f"service-{number}", f"{host}/app:1"
+        rows.append({"ID": f"{number:012}", "Name": name, "Image": image})
+        template = {"ContainerSpec": {"Image": image}}
+        spec = {"Name": name, "TaskTemplate": template, "Mode": {"Replicated": {"Replicas": 0}}}
+        service = {"ID": f"{number:012}abc", "CreatedAt": "2024-05-01T12:00:00Z", "Spec": spec}
+        (folder / f"inspect-{number:012}").write_text(json.dumps(service) + "\n")
+    (folder / "ls").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, text in (("aws", SLOW_AWS), ("docker", SLOW_DOCKER.format(folder=folder))):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+
+
 def measure(bench: Bench, rounds: int) -> Iterator[Row]:
     image, node = bench.lab.image(), bench.node
     bench.lab.login(node)
@@ -146,21 +230,28 @@ def measure(bench: Bench, rounds: int) -> Iterator[Row]:
     deploy(node, 5, image, tasks=1)
     yield from bench.few(rounds)
     deploy(node, 200, image, tasks=1)
-    yield from bench.many("200 services, a running task each", max(3, rounds // 2), 0.60)
+    yield from bench.many("200 services, a running task each", max(3, rounds // 2), 0.58)
+    remove_all(node)
+    deploy(node, 200, image, tasks=1, constraint="node.platform.os==linux")
+    bench.script()
+    what = "200 services, a running task and a constraint each, refreshed before"
+    yield from bench.many(what, max(3, rounds // 2), 0.58)
     remove_all(node)
     deploy(node, 200, image)
-    small = bench.many("200 services due", rounds, 0.60)
+    small = bench.many("200 services due", rounds, 0.58)
     yield from small
     yield from bench.bare(rounds)
     deploy(node, 1000, image)
-    [large] = bench.many("1000 services due", max(3, rounds // 2), 0.56)
+    [large] = bench.many("1000 services due", max(3, rounds // 2), 0.52)
     yield large
     per_service = [[each / 1000 for each in large.ours], [each / 200 for each in small[0].ours]]
     yield Row("1,000 services, each", "200, each", *per_service, 1.0)
     bench.peak = bench.peak_megabytes()
+    bench.oldest = bench.oldest_look()
     remove_all(node)
     deploy(node, 1000, image, tasks=3, runs=False)
     yield from bench.look(rounds)
+    yield from bench.registries(3)
 
 
 def spread(values: list[float]) -> str:
@@ -188,6 +279,10 @@ def main() -> None:
         print(
             f"| {row.case} | {row.against} | {spread(row.ours)} | {spread(row.theirs)} | {ratio:.2f} | {row.limit:.2f} |"
         )
+    print(
+        f"| 1,000 services, the oldest look of an update, seconds | - | {bench.oldest:.2f}"
+        " | - | - | 1.00 |"
+    )
     print(
         f"| 1,000 services, peak memory of this process | - | {bench.peak:.0f} MB | - | - | 60 MB |"
     )

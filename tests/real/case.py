@@ -1,7 +1,9 @@
 """What the tests say in one word: services of one case, and the run that is on trial."""
 
 import itertools
+import os
 import subprocess
+from pathlib import Path
 
 from lab import ecr_host, wait_until
 
@@ -88,6 +90,14 @@ class Case:
     def update(self, name, *options):
         self.manager.docker("service", "update", "-d", "-q", *options, name)
 
+    def scale(self, name, replicas):
+        """As an autoscaler does, through the API: nobody's client, nobody's login."""
+        service = self.lab.service(name)
+        service["Spec"]["Mode"]["Replicated"]["Replicas"] = replicas
+        version = service["Version"]["Index"]
+        path = f"/services/{service['ID']}/update?version={version}&registryAuthFrom=spec"
+        self.manager.api(path, "POST", service["Spec"])
+
     # ------------------------------------------------------------------- when
 
     def refresh(self, *options, hosts=()):
@@ -115,6 +125,12 @@ class Case:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
+
+    def send(self, run, number):
+        """Send a signal to a run that was started, if it goes on; it is nsenter's child."""
+        children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
+        for child in children.read_text().split() if children.exists() else ():
+            os.kill(int(child), number)
 
     # ------------------------------------------------------------------- then
 

@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_addoption(parser):
-    text = "write what the engines did into the README's table"
+    text = "write what the engines did into the table of tests/README.md"
     parser.addoption("--write-table", action="store_true", help=text)
 
 
@@ -76,7 +76,7 @@ def pytest_terminal_summary(terminalreporter, config):
     for line in lines:
         terminalreporter.write_line(line)
     if config.stash.get(OUTDATED, False):
-        text = "FAILED: README.md says something else; to mend it: make e2e OPTIONS=--write-table"
+        text = "FAILED: tests/README.md says something else; to mend it: make e2e OPTIONS=--write-table"
         terminalreporter.write_line(text, red=True)
 
 

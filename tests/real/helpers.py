@@ -37,18 +37,24 @@ export SSL_CERT_FILE="{certificate}"
 exec "{program}" "$@"
 """
 
-# One docker after the other, with what a test has others do before and after the Nth of a kind.
+# One docker after the other, with what a test has others do before and after the Nth of a kind, or
+# the Nth of all.
 WRAPPER = """#!/bin/sh
 exec 9>>"{folder}/order"
 flock 9
 kind="{folder}/$1-$2"
-count=$(($(cat "$kind" 2>/dev/null || echo 0) + 1))
-echo "$count" >"$kind"
-happens() {{ if [ -e "$1" ]; then sh "$1" </dev/null >/dev/null 2>&1 9>&-; fi; }}
-happens "$kind-$count-before"
+all="{folder}/docker"
+counted() {{ count=$(($(cat "$1" 2>/dev/null || echo 0) + 1)); echo "$count" | tee "$1"; }}
+happens() {{
+    if [ -e "$1" ]; then env -u DOCKER_CONFIG sh "$1" </dev/null >/dev/null 2>&1 9>&-; fi
+}}
+kind="$kind-$(counted "$kind")"
+all="$all-$(counted "$all")"
+happens "$all-before"
+happens "$kind-before"
 "{docker}" "$@" 9>&-
 status=$?
-happens "$kind-$count-after"
+happens "$kind-after"
 exit $status
 """
 
@@ -58,6 +64,10 @@ export DOCKER_CONFIG="{folder}"
 exec "{docker}" "$@"
 """
 
+# Where nobody has a server: what docker asks of ssh is to run `docker system dial-stdio` there.
+SSH = """#!/bin/sh
+DOCKER_HOST="unix://{socket}" DOCKER_CONTEXT= exec "{docker}" system dial-stdio
+"""
 
 # Waits before it does what it is asked.
 HELD_UP = """#!/bin/sh
@@ -105,6 +115,7 @@ class Logins:
         self.case = case
         self.programs = case.lab.programs
         self.docker = (self.programs / "docker").resolve()
+        self.real_docker = self.docker
         self.folder = case.manager.home / ".docker"
         self.config = self.folder / "config.json"
         self.token = case.lab.registries.aws_folder / f"token-{REGION}"
@@ -119,6 +130,7 @@ class Logins:
         self.dead = self.config.read_text()
         self.case.lab.rotate()
         self.case.lab.login(self.case.manager)
+        self.without_pauses()
         return self
 
     def end(self):
@@ -127,10 +139,11 @@ class Logins:
             self.case.manager.run(["umount", path])
         for node in self.case.lab.nodes:
             node.run(["iptables", "-F", "OUTPUT"])
-        for program in [*self.programs.glob("docker-credential-*"), self.programs / "sleep"]:
-            program.unlink(missing_ok=True)
+        added = ["sleep", "ssh", "pass", *self.programs.glob("docker-credential-*")]
+        for program in added:
+            (self.programs / program).unlink(missing_ok=True)
         (self.programs / "docker").unlink()
-        (self.programs / "docker").symlink_to(self.docker)
+        (self.programs / "docker").symlink_to(self.real_docker)
 
     def configure(self, **settings):
         self.config.write_text(json.dumps(settings))
@@ -140,6 +153,12 @@ class Logins:
         folder = self.folder
         self.case.manager.run(["mount", "--bind", folder, folder], check=True)
         self.case.manager.run(["mount", "-o", "remount,ro,bind", folder], check=True)
+
+    def fill(self):
+        """No space is left where docker keeps its logins."""
+        options = ["-t", "tmpfs", "-o", "size=4k", "tmpfs"]
+        self.case.manager.run(["mount", *options, self.folder], check=True)
+        self.case.manager.run(["sh", "-c", f"yes >{self.folder}/full"])
 
     def read_only_file(self):
         """config.json is a mount of its own, and cannot be replaced."""
@@ -179,15 +198,45 @@ class Logins:
 
     def keep_elsewhere(self, folder):
         """From now on docker keeps its logins in that folder, whatever it is told."""
-        text = ELSEWHERE.format(docker=self.docker, folder=folder)
-        write_program(self.programs / "docker", text)
+        program = self.case.lab.folder / "docker-elsewhere"
+        write_program(program, ELSEWHERE.format(docker=self.docker, folder=folder))
+        self.docker = program
+        (self.programs / "docker").unlink()
+        (self.programs / "docker").symlink_to(program)
+
+    def play_ssh(self, node):
+        """From now on ssh leads to that node, wherever it is to go."""
+        text = SSH.format(docker=self.docker, socket=node.socket)
+        write_program(self.programs / "ssh", text)
+
+    def answer_with_tls(self):
+        """From now on the manager's docker answers in the network, too, to who has its key."""
+        lab, node = self.case.lab, self.case.manager
+        certificate, key = lab.folder / "docker.pem", lab.folder / "docker-key.pem"
+        make_certificate(certificate, key, f"IP:{node.address}")
+        files = {"tlscacert": certificate, "tlscert": certificate, "tlskey": key}
+        settings = {
+            "hosts": ["unix:///var/run/docker.sock", f"tcp://{node.address}:2376"],
+            "tlsverify": True,
+            **{name: str(path) for name, path in files.items()},
+        }
+        (lab.folder / "daemon.json").write_text(json.dumps(settings))
+        node.restart_docker()
+        (lab.folder / "daemon.json").write_text("{}")
+        lab.leader()
+        return {"ca.pem": certificate, "cert.pem": certificate, "key.pem": key}
 
     def without_pauses(self):
         """Cut short the pauses between the script's tries."""
         write_program(self.programs / "sleep", "#!/bin/sh\nexec /usr/bin/sleep 0.1\n")
 
+    def forget(self):
+        """Nothing more happens, and all dockers are counted anew."""
+        for path in self.meanwhile.iterdir():
+            path.unlink()
+
     def happens(self, when, command, number, *lines):
-        """Have others do something before or after the Nth docker of a kind."""
+        """Have others do something before or after the Nth docker of a kind, or of all."""
         text = WRAPPER.format(docker=self.docker, folder=self.meanwhile)
         write_program(self.programs / "docker", text)
         path = self.meanwhile / f"{command}-{number}-{when}"
@@ -228,10 +277,10 @@ def play_ecr(lab):
     return certificate
 
 
-def make_certificate(certificate, key):
-    """A certificate for the name of the ECR, signed by itself."""
+def make_certificate(certificate, key, name=f"DNS:{ECR_API}"):
+    """A certificate for the name of the ECR, or another, signed by itself."""
     argv = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
-    names = ["-subj", "/CN=lab", "-addext", f"subjectAltName=DNS:{ECR_API}"]
+    names = ["-subj", "/CN=lab", "-addext", f"subjectAltName={name}"]
     files = ["-keyout", key, "-out", certificate]
     subprocess.run([*argv.split(), *names, *files], check=True, stderr=subprocess.DEVNULL)
 

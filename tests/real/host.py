@@ -17,12 +17,14 @@ from pathlib import Path
 
 # `ip netns exec` would need /etc/netns and hides the cgroups under a fresh /sys; a
 # mount namespace of our own needs neither. Docker's default socket, its runtime files
-# and lock files live under /run, so every host gets a /run of its own.
+# and lock files live under /run, so every host gets a /run of its own, and a /dev/shm, where
+# runs of the script keep their logins.
 SET_UP = """
 set -e
 hostname "$1"
 mount --bind "$2/hosts" /etc/hosts
 mount --bind "$2/$1/run" /run
+mount -t tmpfs tmpfs /dev/shm
 ip link set lo up
 exec "$3" -c "$4"
 """
@@ -56,6 +58,11 @@ class Host:
     @property
     def enter(self):
         return ["nsenter", "-t", str(self.pid), "-n", "-m", "-p", "-u", "--"]
+
+    @property
+    def memory(self):
+        """Its /dev/shm, seen from outside."""
+        return Path(f"/proc/{self.pid}/root/dev/shm")
 
     def power_on(self):
         (self.folder / "run" / "lock").mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from case import NOTHING, SCRIPT, SEED
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+README = Path(__file__).resolve().parents[1] / "README.md"
 BLOCK = re.compile("(?s)(<!-- suite begin -->\n)(.*?)(<!-- suite end -->)")
 PROPERTY = "what the engine did"  # a property of a test's report, so that it comes from any process
 

@@ -350,3 +350,148 @@ def test_unsorted_mounts_no_restart(case, verdict):
     assert result.returncode == 0, result
     restarted = case.seen(lambda: case.running("web") - before, by=[SEED])
     verdict("restarts once" if restarted else "goes on", seed="restarts once", script="goes on")
+
+
+LINUX = ("--constraint-add", "node.platform.os==linux")
+PLACEMENTS = {
+    "constraint": [LINUX],
+    "preference": [("--placement-pref-add", "spread=node.labels.rack")],
+    "per-node": [("--replicas-max-per-node", "5")],
+    "global": [LINUX],
+    "relabelled": [LINUX, ("--label-add", "new=yes")],
+    "scaled": [LINUX, ("--replicas", "3")],
+}
+PLACED = "{} {}: its tasks restart: they have another placement than the service"
+AT_ONCE = ("--update-parallelism", "0", "--update-monitor", "100ms")
+
+
+def change_placements(case):
+    """Services whose placement was changed, which restarts no task; returns their tasks."""
+    for name in PLACEMENTS:
+        mode = ("--mode", "global") if name == "global" else ("--replicas", "2")
+        case.create(name, *mode, *AT_ONCE)
+    before = {name: case.runs(name, 2) for name in PLACEMENTS}
+    for name, steps in PLACEMENTS.items():
+        for step in steps:
+            case.update(name, *step)
+    case.runs("scaled", 3)
+    assert all(before[name] <= case.running(name) for name in PLACEMENTS)
+    case.lab.rotate()
+    return before
+
+
+def restarted(case, before, by):
+    """The services of which tasks have gone; `by` are the ways in which all do."""
+    case.seen(lambda: all(before[name] - case.running(name) for name in before), by=by)
+    return [name for name in before if before[name] - case.running(name)]
+
+
+@stacks
+def test_changed_placement(case, verdict):
+    """A changed placement (6 services: constraint, preference, and so on; two were changed again)"""
+    # given
+    before = change_placements(case)
+    # when
+    said = [case.refresh("--dry-run").stderr] if case.way == SCRIPT else []
+    result = case.refresh()
+    # then
+    assert result.returncode == 0, result
+    said.append(result.stderr)
+    names = restarted(case, before, by=[SEED, SCRIPT])
+    foreseen = all(
+        PLACED.format(name, "to be refreshed") in text for name in names for text in said
+    )
+    verdict(
+        f"{len(names)} restart{', and it says so beforehand' if foreseen else ''}",
+        seed="6 restart",
+        script="6 restart, and it says so beforehand",
+    )
+    if case.way == SCRIPT:
+        assert_goes_on_now(case)
+
+
+def assert_goes_on_now(case):
+    """The next run restarts nothing, and does not say so."""
+    for name in PLACEMENTS:
+        case.rollout_is(name, "completed")
+    before = {name: case.runs(name, 3 if name == "scaled" else 2) for name in PLACEMENTS}
+    case.lab.rotate()
+    result = case.refresh()
+    assert (result.returncode, len(result.stdout.split())) == (0, 6), result
+    assert "restart" not in result.stderr
+    assert not restarted(case, before, by=())
+
+
+@stacks
+def test_changed_placement_no_restart(case, verdict):
+    """The same (the script with --no-restart)"""
+    # given
+    before = change_placements(case)
+    # when
+    result = case.refresh("--no-restart")
+    # then
+    assert result.returncode == 0, result
+    names = restarted(case, before, by=[SEED])
+    verdict(f"{len(names)} restart", seed="6 restart", script="0 restart")
+    if case.way == SCRIPT:
+        assert all(PLACED.format(name, "held back") in result.stderr for name in PLACEMENTS)
+
+
+def leave_over(case):
+    """Two tasks of a one-shot run on one node, a former one of a third was on another."""
+    before, after = case.label(), case.label()
+    case.give(case.lab.workers[0], before[1])
+    case.give(case.manager, after[1])
+    options = ("--replicas", "3", "--restart-condition", "none", *AT_ONCE)
+    case.create("once", *options, before[0])
+    first = case.runs("once", 3)
+    constraints = [constraint.partition("=")[2] for constraint, _ in (before, after)]
+    case.update("once", "--constraint-rm", constraints[0], "--constraint-add", constraints[1])
+    wait_until(lambda: not first & case.running("once"), "they have moved", 60)
+    case.runs("once", 3)
+    case.rollout_is("once", "completed")
+    case.scale("once", 2)
+    tasks = case.runs("once", 2)
+    case.lab.rotate()
+    return tasks
+
+
+@stacks
+def test_leftover_in_place_of_a_running_task(case, verdict):
+    """A one-shot was scaled down, and swarm starts what was left over in place of a running task"""
+    # given
+    before = leave_over(case)
+    if case.way == SCRIPT:
+        held = case.refresh("--no-restart")
+        assert "once held back: its tasks restart: after it was scaled down" in held.stderr, held
+    # when
+    result = case.refresh()
+    # then
+    assert result.returncode == 0, result
+    goes = restarted(case, {"once": before}, by=[SEED, SCRIPT])
+    said = "once to be refreshed: its tasks restart: after it was scaled down" in result.stderr
+    verdict(
+        f"{'a running one goes' if goes else 'stays'}{', and it says so beforehand' if said else ''}",
+        seed="a running one goes",
+        script="a running one goes, and it says so beforehand",
+    )
+
+
+@stacks
+def test_old_api_version(case, verdict):
+    """DOCKER_API_VERSION=1.40 in the environment, and a service with newer settings"""
+    # given
+    case.create("web", "--cap-add", "CAP_SYS_NICE", "--ulimit", "nofile=1000:1000")
+    before, spec = case.runs("web"), case.lab.service("web")["Spec"]
+    # when
+    environment = {**case.manager.environment, "DOCKER_API_VERSION": "1.40"}
+    result = case.manager.run(case.argv(case.manager), env=environment)
+    # then
+    assert result.returncode == 0, result
+    restarts = restarted(case, {"web": before}, by=[SEED])
+    kept = case.lab.service("web")["Spec"] == spec
+    verdict(
+        f"{'kept' if kept else 'stripped'}; {'tasks restart' if restarts else 'tasks go on'}",
+        seed="stripped; tasks restart",
+        script="kept; tasks go on",
+    )

@@ -5,14 +5,14 @@ within a second or two of the control.
 """
 
 import contextlib
-import time
+import sys
 
 import engines
 import pytest
 import table
 from case import NOTHING, SCRIPT, SEED, Case
 from engines import Unavailable
-from helpers import held_up
+from helpers import held_up, write_program
 from lab import Lab, ecr_host, wait_until
 from promise import another_login, no_answer_from_registries, stacks
 
@@ -128,21 +128,12 @@ def test_scale_up_while_aws_is_slow(case, verdict):
             run = case.start(case.manager)
             if case.way != NOTHING:
                 is_asked()
-            # As an autoscaler does, through the API: nobody's client, nobody's login.
-            scale(case, "web", 2)
+            case.scale("web", 2)
             wait_until(lambda: "preparing" in case.lab.states("web"), "the new task pulls")
         run.communicate(timeout=120)
     # then
     assert run.returncode == 0
     verdict(once_or_twice(case, "web", 2), **ONCE)
-
-
-def scale(case, name, replicas):
-    service = case.lab.service(name)
-    service["Spec"]["Mode"]["Replicated"]["Replicas"] = replicas
-    version = service["Version"]["Index"]
-    path = f"/services/{service['ID']}/update?version={version}&registryAuthFrom=spec"
-    case.manager.api(path, "POST", service["Spec"])
 
 
 @stacks
@@ -253,21 +244,28 @@ def test_drained_global_one_shot(case, verdict):
     )
 
 
+# For whoever asks docker everything was 7 hours earlier, and what waits has done so since.
+CLOCK = """#!{python}
+import datetime, re, subprocess, sys
+
+def earlier(found):
+    then = datetime.datetime.fromisoformat(found[0]) - datetime.timedelta(hours=7)
+    return then.isoformat()
+
+result = subprocess.run(["{docker}", *sys.argv[1:]], stdout=subprocess.PIPE, text=True)
+said = re.sub('(?<=At":")[0-9]{{4}}-..-..T..:..:..', earlier, result.stdout)
+said = re.sub('(?<="CurrentState":")([A-Za-z]+)[^"]*', r"\\1 7 hours ago", said)
+sys.stdout.write(said)
+sys.exit(result.returncode)
+"""
+
+
 @contextlib.contextmanager
 def clock_set_back(case):
     """For docker's client all that waits or stands still does so for 7 hours."""
     program = case.lab.programs / "docker"
     real = program.readlink()
-    then = time.strftime("%Y-%m-%dT%H:%M:%S.0Z", time.gmtime(time.time() - 7 * 3600))
-    program.unlink()
-    program.write_text(
-        "#!/bin/bash\n"
-        f'case "$1 $2" in "service ps" | "service inspect") ;; *) exec {real} "$@" ;; esac\n'
-        "set -o pipefail\n"
-        f'{real} "$@" | sed -E \'s/"StartedAt":"[^"]*"/"StartedAt":"{then}"/;'
-        's/"CurrentState":"([A-Za-z]+) [^"]*"/"CurrentState":"\\1 7 hours ago"/\'\n'
-    )
-    program.chmod(0o755)
+    write_program(program, CLOCK.format(python=sys.executable, docker=real))
     try:
         yield
     finally:
@@ -305,6 +303,40 @@ def test_rollout_that_waits_for_a_node(case, verdict):
 
 
 @stacks
+def test_rollout_of_ports_that_stands_still(case, verdict):
+    """A rollout that brings a port of the host alone has stood still for 7 hours, three runs come"""
+    # given: room for one task with the port
+    constraint = f"--constraint=node.hostname=={case.lab.workers[0].name}"
+    case.create("web", "--replicas", "6", "--update-monitor", "100ms", constraint)
+    before = case.runs("web", 6)
+    case.update("web", "--publish-add", "mode=host,published=8080,target=80")
+    wait_until(lambda: len(case.running("web") - before) == 1, "one has the port", 60)
+    wait_until(lambda: len(case.running("web")) == 5, "one waits for it", 60)
+    healthy = before & case.running("web")
+    # when
+    with clock_set_back(case):
+        lost = any(refresh_loses(case, healthy) for _ in range(3))
+    # then
+    verdict(
+        "goes on: healthy tasks are lost" if lost else "stands still",
+        seed="goes on: healthy tasks are lost",
+        script="stands still",
+        control="stands still",
+    )
+
+
+def refresh_loses(case, healthy):
+    """Whether a run costs one of these tasks."""
+    case.lab.rotate()
+    result = case.refresh()
+    assert result.returncode == (3 if case.way == SCRIPT else 0), result
+    if case.way == SCRIPT:
+        assert "web held back too long: its rollout is updating" in result.stderr
+        assert "to go back: docker service rollback web" in result.stderr
+    return case.seen(lambda: healthy - case.running("web"), by=[SEED])
+
+
+@stacks
 def test_untagged_image(case, verdict):
     """A service whose image has neither tag nor digest, as UIs make it"""
     # given: what :latest is now, and what it is later
@@ -330,6 +362,78 @@ def test_untagged_image(case, verdict):
         seed="deploys what :latest is now",
         script="goes on",
         control="goes on",
+    )
+
+
+@stacks
+def test_scaled_down_and_up(case, verdict):
+    """Services that may finish were updated, then scaled down, to 2 and to 0; a run; then up to 4"""
+    # given
+    constraint, label = case.label()
+    case.give(case.manager, label)
+    counts = {"two": 2, "zero": 0}
+    for name, count in counts.items():
+        options = ("--replicas", "3", "--restart-condition", "on-failure")
+        case.create(name, *options, "--update-parallelism", "0", constraint)
+        before = case.runs(name, 3)
+        case.update(name, "--env-add", "NEW=1", "--update-monitor", "100ms")
+        case.rollout_is(name, "completed")
+        assert not before & case.runs(name, 3)
+        case.scale(name, count)
+        case.runs(name, count)
+    before = {name: case.running(name) for name in counts}
+    case.lab.rotate()
+    # when
+    result = case.refresh()
+    # then
+    assert result.returncode == 0, result
+    case.give(case.lab.workers[0], label)
+    for name in counts:
+        case.scale(name, 4)
+    up = case.seen(lambda: all(len(case.running(name)) == 4 for name in counts))
+    assert all(before[name] <= case.running(name) for name in counts)
+    verdict(
+        "the new ones run" if up else "the new ones are rejected",
+        seed="the new ones run",
+        script="the new ones run",
+        control="the new ones are rejected",
+    )
+
+
+@stacks
+def test_global_with_nodes_that_are_out(case, verdict):
+    """Global services that may finish; a node is drained, one lost, one no longer theirs; a run"""
+    # given
+    constraint, label = case.label()
+    drained, lost, other = nodes = [case.join() for _ in range(3)]
+    for node in (case.lab.workers[0], *nodes):
+        case.give(node, label)
+    names = {"attempts": ("--restart-max-attempts", "3"), "on-failure": ()}
+    for name, options in names.items():
+        options = ("--restart-condition", "on-failure", *options)
+        case.create(name, "--mode", "global", *options, constraint)
+    for name in names:
+        case.runs(name, 4)
+    case.manager.docker("node", "update", "--availability", "drain", drained.name)
+    case.take(other, label)
+    lost.power_off()
+    for name in names:
+        wait_until(lambda name=name: len(case.running(name)) == 1, "one is left", 90)
+    before = {name: (case.task_ids(name), case.updates(name)) for name in names}
+    case.lab.rotate()
+    # when
+    result = case.refresh()
+    # then
+    assert result.returncode == 0, result
+    case.seen(lambda: any(case.task_ids(name) != before[name][0] for name in names), by=())
+    touched = [name for name in names if case.task_ids(name) != before[name][0]]
+    refreshed = [name for name in names if case.updates(name) > before[name][1]]
+    lost.start()  # or its tasks would seem to run for a day
+    verdict(
+        f"{len(refreshed)} refreshed{', tasks are touched' if touched else ''}",
+        seed="2 refreshed",
+        script="2 refreshed",
+        control="0 refreshed",
     )
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import random
+import signal
 import threading
 import time
 
@@ -120,35 +121,32 @@ def retry(action, tries=5):
 
 
 @stacks
-def test_two_runs_at_the_same_moment(case, verdict):
-    """Two runs at the same moment, on one manager"""
+def test_ten_runs_at_the_same_moment(case, verdict):
+    """Ten runs at the same moment, on one manager; then a node joins"""
     # given
     hosts = [ecr_host(), ecr_host(OTHER_ACCOUNT), ecr_host(region=OTHER_REGION)]
     case.lab.login(case.manager, *hosts)
     names = [f"web{number}" for number in range(6)]
     for number, name in enumerate(names):
-        case.create(name, image=case.lab.image(host=hosts[number % 3]))
-        case.runs(name)
-    # when
-    well = goes_well_each_time(case, lambda: two_runs_go_well(case, hosts, names))
-    # then
-    verdict(
-        "both do their work" if well else "one fails, or a login is lost",
-        seed="one fails, or a login is lost",
-        script="both do their work",
-    )
-
-
-def two_runs_go_well(case, hosts, names):
+        case.create(name, "--replicas", "0", image=case.lab.image(host=hosts[number % 3]))
     case.lab.rotate()
     (case.manager.home / ".docker/config.json").unlink()
-    runs = [case.start(case.manager, hosts=order) for order in (hosts, hosts[::-1])]
-    outputs = [run.communicate(timeout=120)[0].split() for run in runs]
-    logins = json.loads((case.manager.home / ".docker/config.json").read_text())["auths"]
-    return (
-        not any(run.returncode for run in runs)
-        and set(logins) == set(hosts)
-        and all(set(names) <= set(output) for output in outputs)
+    # when
+    runs = [case.start(case.manager, hosts=hosts) for _ in range(10)]
+    outputs = [run.communicate(timeout=120) for run in runs]
+    # then
+    well = all(
+        run.returncode == 0 and set(names) <= set(output.split())
+        for run, (output, _) in zip(runs, outputs)
+    )
+    for name in names:
+        case.scale(name, 1)
+    all_run = case.seen(lambda: all(map(case.running, names)))
+    assert all_run or case.way == SEED, outputs
+    verdict(
+        "all do their work" if well else "some fail",
+        seed="some fail",
+        script="all do their work",
     )
 
 
@@ -234,27 +232,37 @@ def updated(manager, case, names):
 
 
 @stacks
-def test_killed_at_random_moments(stack):
-    """SIGKILL at 30 moments of a run: no service has changed, and the next run does what is left"""
+def test_stopped_at_random_moments(stack):
+    """Killed or stopped at 30 moments of a run: no service has changed, and each can pull"""
     with case_on(stack, SCRIPT, 1, 1) as case:
         # given
         names = [f"web{number}" for number in range(6)]
         for name in names:
-            case.create(name)
+            case.create(name, "--mode", "global")
         case.create("job", "--mode", "replicated-job", image=case.lab.image("true"))
         case.completed("job", 1)
-        before = {name: (case.lab.service(name)["Spec"], case.runs(name)) for name in names}
-        case.lab.rotate()
+        before = {name: (case.lab.service(name)["Spec"], case.runs(name, 2)) for name in names}
         # when
-        for _ in range(30):
-            run = case.start(case.manager)
-            time.sleep(random.uniform(0, 1.5))  # the moment is what is on trial
-            case.manager.run(["pkill", "-KILL", "-f", "ecr_swarm_login.py"])
-            run.communicate()
+        for number in [signal.SIGKILL, signal.SIGTERM] * 15:
+            stop_a_run(case, number)
+        newcomer = case.join()
+        # then: no service has lost its token, and the next run does what is left
+        assert case.seen(lambda: all(case.runs_on(name, newcomer) for name in names))
+        case.lab.rotate()
         result = case.refresh()
-        # then
         assert (result.returncode, sorted(result.stdout.split())) == (0, names), result
-        assert before == {
-            name: (case.lab.service(name)["Spec"], case.running(name)) for name in names
-        }
+        for name, (spec, tasks) in before.items():
+            assert case.lab.service(name)["Spec"] == spec
+            assert case.running(name) > tasks
         assert case.lab.states("job") == ["complete"]
+
+
+def stop_a_run(case, number):
+    """At a random moment; what SIGTERM ends leaves nothing in memory."""
+    left = set(case.manager.memory.iterdir())
+    run = case.start(case.manager)
+    time.sleep(random.uniform(0, 1.5))  # the moment is what is on trial
+    case.send(run, number)
+    output = run.communicate()
+    if number == signal.SIGTERM:
+        assert set(case.manager.memory.iterdir()) <= left, output

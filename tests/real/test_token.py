@@ -1,23 +1,27 @@
-"""What the token touches besides docker's own config.json: nothing."""
+"""What the token touches besides config.json, docker's own and the run's in memory: nothing."""
 
 import base64
 import contextlib
+import os
+import re
 import threading
 from pathlib import Path
 
 from case import SCRIPT
 from lab import REGION, ecr_host, wait_until
-from promise import (
-    stacks,
-)
+from promise import stacks
 
 
 class Watch(threading.Thread):
-    """Reads the arguments and the environment of every process on the machine, over and over."""
+    """Reads the arguments and the environment of every process, and files, over and over."""
 
-    def __init__(self):
+    def __init__(self, case, secrets):
         super().__init__()
+        self.secrets = secrets
+        self.places = {"memory": case.manager.memory, "home": case.manager.home}
         self.seen = set()
+        self.files = set()  # that hold the token: place, path there
+        self.modes = set()  # of folders in memory
         self._done = threading.Event()
 
     def run(self):
@@ -26,6 +30,17 @@ class Watch(threading.Thread):
                 with contextlib.suppress(OSError):  # it has ended meanwhile
                     self.seen.add((process / "cmdline").read_bytes())
                     self.seen.add((process / "environ").read_bytes())
+            for place, folder in self.places.items():
+                for path in files_below(folder):
+                    self.look_at(place, path)
+
+    def look_at(self, place, path):
+        with contextlib.suppress(OSError):  # it has gone meanwhile
+            if holds(path.read_bytes(), self.secrets):
+                below = path.relative_to(self.places[place])
+                self.files.add((place, str(below)))
+                if place == "memory":
+                    self.modes.add((self.places[place] / below.parts[0]).stat().st_mode & 0o777)
 
     def has_seen(self, *parts):
         return all(any(part in text for text in self.seen.copy()) for part in parts)
@@ -39,6 +54,11 @@ class Watch(threading.Thread):
         self.join()
 
 
+def files_below(folder):
+    """Not rglob(), which fails when a folder goes while it looks."""
+    return [Path(root) / name for root, _, names in os.walk(folder) for name in names]
+
+
 # What the article's own `get-login` comes to: the password is an argument of docker login.
 SEED_AS_IT_WAS = r"""
 LOGIN_ARGS="--username AWS --password $(aws ecr get-login-password --region "$0")"
@@ -48,16 +68,16 @@ docker login ${LOGIN_ARGS[@]} "$1"
 
 @stacks
 def test_what_the_token_touches(case, verdict):
-    """The token, besides docker's own config.json (the loop with `aws ecr get-login`)"""
+    """The token, besides config.json, docker's and the run's (the loop: `aws ecr get-login`)"""
     # given
     case.create("web")
     case.lab.rotate()
     secrets = token_forms(case.lab.registries.tokens[REGION])
     # when
     results = []
-    with Watch() as watch:
+    with Watch(case, secrets) as watch:
         wait_until(
-            lambda: results.append(run_watched(case)) or watch.has_seen(*watched(case, secrets)),
+            lambda: results.append(run_watched(case)) or has_all(case, watch),
             "both aws and docker were caught at it",
             120,
         )
@@ -65,6 +85,9 @@ def test_what_the_token_touches(case, verdict):
     assert all(result.returncode == 0 for result in results), results
     assert files_with(case, secrets) == [case.manager.home / ".docker/config.json"]
     assert not any(holds((result.stdout + result.stderr).encode(), secrets) for result in results)
+    assert all(re.fullmatch(HELD[place], path) for place, path in watch.files), watch.files
+    assert watch.modes <= {0o700}
+    assert not list(case.manager.memory.iterdir())
     touched = any(holds(text, secrets) for text in watch.seen)
     verdict(
         "is in a process's arguments" if touched else "is nowhere else",
@@ -73,10 +96,18 @@ def test_what_the_token_touches(case, verdict):
     )
 
 
-def watched(case, secrets):
+# Docker writes a new file beside the old one, which it replaces.
+HELD = {
+    "home": r"\.docker/config\.json\d*",
+    "memory": rf"ecr_swarm_login-\w+/{ecr_host()}-\w+/config\.json\d*",
+}
+
+
+def has_all(case, watch):
     """What is to be caught: a look at all processes may take as long as a docker login takes."""
-    login = b"login\0--username"
-    return b"get-login-password", login if case.way == SCRIPT else secrets[0]
+    login = b"login\0--username" if case.way == SCRIPT else watch.secrets[0]
+    in_memory = any(place == "memory" for place, _ in watch.files.copy())
+    return watch.has_seen(b"get-login-password", login) and in_memory == (case.way == SCRIPT)
 
 
 def run_watched(case):

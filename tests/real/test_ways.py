@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from lab import wait_until
-from machine import ECR, REGION, Machine
+from machine import ECR, PROJECT, REGION, Machine
 from units import (
     CERTIFICATE,
     CERTIFICATE_LINE,
@@ -34,9 +34,11 @@ def test_the_readmes_commands_lead_to_a_refreshed_service(machine: Machine) -> N
     machine.write(SETTINGS, f"{CERTIFICATE_LINE}\n")
     updates = machine.updates_of("web")
     # when
-    install, see = map(readme_block, ("apt-get install", "systemctl start ecr-swarm-login"))
-    installed = machine.run("sh", "-euc", f"cd {SOURCE}\n{install}", AWS_CA_BUNDLE=CERTIFICATE)
-    seen = machine.run("sh", "-euc", see)
+    install = f"cd {SOURCE}\n{readme_block('apt-get install python3-sh')}"
+    installed = machine.run("sh", "-euc", install, AWS_CA_BUNDLE=CERTIFICATE)
+    page = " ".join((PROJECT / "README.md").read_text().split())
+    [see] = re.findall(r"To see at once that it works: `(.*?)`, then `(.*?)`", page)
+    seen = machine.run("sh", "-euc", "\n".join(see))
     # then
     assert "web to be refreshed: it pulls from ECR" in installed
     assert f"Docker login succeeded for {ECR}" in installed
@@ -60,8 +62,9 @@ def test_make_uninstall_takes_all_back_but_the_settings(machine: Machine, prefix
     # then
     assert "Docker login succeeded" in machine.journal(SERVICE)
     # and when
-    machine.run("make", "-C", SOURCE, "uninstall")
+    first, second = (machine.run("make", "-sC", SOURCE, "uninstall") for _ in range(2))
     # then
+    assert first.startswith("These stay: docker's logins") and second == "It is not installed"
     left = machine.run(
         "find", "/etc", "/usr", "/lib/systemd", "/var/lib/systemd", "-name", "*ecr*swarm*login*"
     )
@@ -72,8 +75,10 @@ def test_make_uninstall_takes_all_back_but_the_settings(machine: Machine, prefix
 @pytest.mark.parametrize("prefix", ["/usr", "/usr/local"])
 def test_make_install_stages_in_destdir(machine: Machine, prefix: str) -> None:
     # when
-    machine.run("make", "-C", SOURCE, "install", "DESTDIR=/opt/stage", f"PREFIX={prefix}")
-    # then
+    stage = ("make", "-sC", SOURCE, "DESTDIR=/opt/stage", f"PREFIX={prefix}")
+    said = machine.run(*stage, "install")
+    # then: nothing of this system
+    assert "systemctl" not in said
     assert set(machine.run("find", "/opt/stage", "-type", "f").split()) == {
         f"/opt/stage{prefix}/bin/ecr_swarm_login.py",
         f"/opt/stage/etc/systemd/system/{SERVICE}",
@@ -83,6 +88,9 @@ def test_make_install_stages_in_destdir(machine: Machine, prefix: str) -> None:
         f"/opt/stage/etc/systemd/system/{SERVICE}"
     )
     assert not machine.exists(SCRIPT)
+    # and when, then
+    assert [machine.run(*stage, "uninstall") for _ in range(2)] == ["", "It is not installed"]
+    assert machine.run("find", "/opt/stage", "-type", "f") == ""
 
 
 def test_make_install_says_how_to_get_sh(machine: Machine) -> None:
@@ -260,8 +268,12 @@ def test_nothing_is_loaded_from_beside_it(manager: Machine) -> None:
     manager.run("systemctl", "start", SERVICE)
     manager.run(script, "--dry-run", PYTHONPATH="/opt/path")
     manager.run("python3", script, "--dry-run", PYTHONPATH="/opt/path")
+    stdin = f"cd /opt/tool; python3 %s - --dry-run <{script}"
+    manager.run("sh", "-c", stdin % "-I", PYTHONPATH="/opt/path")
+    refused = manager.run("sh", "-c", stdin % "", check=False, PYTHONPATH="/opt/path")
     # then
     assert manager.updates_of("web") > updates
+    assert "from stdin, run python3 -I -" in refused
     assert not manager.exists("/opt/taken-in")
     manager.run("python3", "-c", "import sh")  # they do lie in wait
     assert manager.exists("/opt/taken-in")
@@ -287,7 +299,7 @@ def test_roots_pip(manager: Machine) -> None:
     manager.run("systemctl", "start", SERVICE)
 
 
-# Being told ------------------------------------------------------------------------------------
+# Alerts ----------------------------------------------------------------------------------------
 
 
 def add_drop_in(machine: Machine, name: str, before: str = "", after: str = "") -> None:

@@ -34,10 +34,13 @@ def install_by_copy(machine: Machine) -> None:
 
 
 def shorten(machine: Machine, **seconds: float) -> None:
-    """Give constants of the installed script other values: nobody waits minutes for a test."""
-    for name, value in seconds.items():
+    """Give constants of the installed script other values: nobody waits minutes for a test.
+
+    Without a PAUSES of its own a test does not wait within a try, either.
+    """
+    for name, value in {"PAUSES": (), **seconds}.items():
         before = machine.read(SCRIPT)
-        text, count = re.subn(rf"(?m)^{name} = \d+", f"{name} = {value}", before)
+        text, count = re.subn(rf"(?m)^{name} = [^#\n]*", f"{name} = {value}  ", before)
         assert count == 1, f"{count} constants {name}"
         machine.write(SCRIPT, text, 0o755)
 
@@ -76,10 +79,12 @@ def wait_for_text(machine: Machine, text: str) -> None:
 
 
 def readme_block(first_line: str) -> str:
-    """The code block of the README that begins with this line."""
-    blocks = re.findall(r"```\w*\n(.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
+    """The code block of the README, or of the one beside the units, that begins with this line."""
+    pages = [PROJECT / "README.md", PROJECT / "systemd" / "README.md"]
+    text = "".join(page.read_text() for page in pages)
+    blocks = re.findall(r"```\w*\n(.*?)```", text, re.DOTALL)
     found = [block for block in blocks if block.startswith(first_line)]
-    assert len(found) == 1, f"{len(found)} code blocks of README.md begin with {first_line}"
+    assert len(found) == 1, f"{len(found)} code blocks of the READMEs begin with {first_line}"
     return found[0]
 
 
