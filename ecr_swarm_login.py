@@ -5,11 +5,11 @@
 # ///
 """Give every Docker Swarm service that pulls from AWS ECR a fresh token, and change nothing else.
 
-  ecr_swarm_login.py --dry-run                say what would become of each service, and why
-  ecr_swarm_login.py --region eu-central-1    log in, there too, and refresh
+  ecr_swarm_login.py --dry-run    say what would become of each service, and why
+  ecr_swarm_login.py              log in to the registries of all services, and refresh
 
-Exit status: 0 all well, 1 something failed, 2 usage, 3 only held back for too long,
-128+n stopped by signal n.
+Exit status: 0 all well, 1 something failed, 2 wrong options, 3 nothing failed, but a service has
+been held back for over six hours, 128+n stopped by signal n.
 """
 
 import os
@@ -115,7 +115,8 @@ TASKS = ("docker", "service", "ps", "--no-trunc", "--no-resolve", "--format", "{
 ONLY_WANTED = ("--filter", "desired-state=ready", "--filter", "desired-state=running")
 SPECS = ("docker", "inspect", "--type", "task", "--format", "{{json .}}")
 NODES = ("docker", "node", "inspect", "--format", "{{json .}}")
-READY = "active true"  # what INFO prints on a manager
+# How it begins, when docker goes on to fail: in no swarm, in one that is locked, or as a worker.
+HOPELESS = ("inactive", "locked", "active false")
 UPDATE = ("docker", "service", "update", "-d", "-q", "--with-registry-auth")
 
 # What docker says when a credential helper gave it a good login but cannot store one, as ECR's
@@ -193,14 +194,14 @@ LEFTOVER = (
     "its tasks restart: after it was scaled down, swarm would start a task that was left over,"
     " and remove a running one"
 )
-TOO_MANY = "its tasks restart: more serve than it is to have, and swarm would remove some"
+TOO_MANY = "its tasks restart: more tasks serve than it should have, and swarm would remove some"
 UNSORTED = (
     "its tasks restart: the docker client sorts its mounts and ulimits (docker/cli#7226)"
     "{0.what_runs_then}"
 )
 PLACED = (
-    "its tasks restart: they have another placement than the service, which swarm makes up for"
-    " at the first update with another token{0.what_runs_then}"
+    "its tasks restart: they have another placement than the service, which swarm applies at the"
+    " next update with a new token{0.what_runs_then}"
 )
 OLDER = "its tasks restart: they have an older spec than the service{0.what_runs_then}"
 PULLS = "it pulls from ECR"
@@ -344,6 +345,11 @@ class Programs:
         for group in list(self.in_flight) if self.stopped_by else ():
             signal_group(group, signal.SIGTERM)
 
+    def heed_signal(self) -> None:
+        """Go no further if a signal came. Raises Stopped."""
+        if self.stopped_by:
+            raise Stopped
+
     def run(
         self,
         *command: str,
@@ -363,9 +369,11 @@ class Programs:
         if limit < (0.1 if is_stoppable else seconds):
             text = f"{name} was not started: the {RUN_SECONDS} seconds of the run are over"
             return Result(Problem(text), File(), "")
+        self.heed_signal()
         files = (stdin or File(), File(), File())
         began = time.monotonic()
         status, why = self.start(command, files, limit, is_stoppable, **how)
+        self.heed_signal()
         has_hung = status in (124, 137) and time.monotonic() - began >= limit - 0.1
         said = why or heard(files, is_secret)
         # Docker warns at each login that it stores it.
@@ -384,30 +392,25 @@ class Programs:
         drain_seconds: float = 0,  # for what it has started in turn
     ) -> tuple[int, str]:
         """The one place that starts programs. Returns the exit status, and why there is none."""
-        if self.stopped_by:
-            raise Stopped
         files[0].seek(0)
         born = File()
-        options = sh_options(files, folder, born.fileno())
+        status, why = 0, ""
         words = (*TIMEOUT, f"{seconds:.1f}", *through, *command)
+        options = sh_options(files, folder, born.fileno())
         try:
             running = sh.Command("timeout")(*words, **options)
-            if is_stoppable:
-                self.in_flight.add(running.pid)
-                # A signal may have come before that.
-                self.pass_on()
+            self.in_flight.update([running.pid] * is_stoppable)
+            # A signal may have come before that.
+            self.pass_on()
             running.wait()
-            status = 0
-        except (sh.ForkException, OSError) as error:
-            return 126, str(error)
         except sh.ErrorReturnCode as error:
             status = error.exit_code
+        except (sh.ForkException, OSError) as error:
+            status, why = 126, str(error)
         finally:
             # Whatever went wrong, it ends, and with it what it left behind.
             self.end(int(born.text() or 0), drain_seconds)
-        if self.stopped_by:
-            raise Stopped
-        return status, ""
+        return status, why
 
     def end(self, group: int, drain_seconds: float) -> None:
         """Wait for what a program has left running, but not for long."""
@@ -710,7 +713,11 @@ class Service:
     @property
     def what_runs_then(self) -> str:
         """What a restart of its tasks comes to if their image is not pinned."""
-        return "" if "@" in self.image else "; they run what the tag of their image means by then"
+        return (
+            ""
+            if "@" in self.image
+            else "; they will run whatever the tag of their image points to by then"
+        )
 
     @property
     def is_in_rollout(self) -> bool:
@@ -985,7 +992,7 @@ def look_at_histories(services: list[Service], ask: Any) -> None:
     attach(unclear, ask(*TASKS, *[service.id for service in unclear]) if unclear else [])
     for service in unclear:
         if service.replicas and not service.slots:
-            raise Problem(f"docker shows no task of its {service.replicas} replicas")
+            raise Problem(f"docker lists none of its {service.replicas} tasks")
 
 
 def look_at_specs(services: list[Service], ask: Any) -> None:
@@ -1081,7 +1088,7 @@ def hours_since(moment: str, rollout: str) -> float:
     try:
         then = datetime.fromisoformat(f"{moment[:19]}+00:00")
     except ValueError:
-        raise Problem(f"its rollout began at no time: {moment[:40]!r}") from None
+        raise Problem(f"its rollout has no start time that can be read: {moment[:40]!r}") from None
     hours = (time.time() - then.timestamp()) / 3600
     if hours < -SKEW_HOURS and rollout not in SETTLED:
         raise Problem(f"its rollout began in the future, at {moment[:40]}: see the clocks")
@@ -1097,7 +1104,7 @@ def attach(services: list[Service], listed: list[dict[str, Any]]) -> None:
         # SERVICE.SLOT, or SERVICE.NODE if it is global.
         owner, _, slot = str(data.get("Name")).partition(".")
         if owner not in owners:
-            raise Problem("docker service ps shows a task that is none of its")
+            raise Problem("docker service ps shows a task that belongs to no service asked for")
         task = task_from(data, owners[owner].is_sorted)
         owners[owner].slots.setdefault(slot, []).append(task)
     for service in services:
@@ -1211,7 +1218,7 @@ def say_restarts(run: "Run") -> None:
             if key in quiet and began and began[1] != quiet[key].began:
                 run.report.restarted(quiet[key].name, UNFORESEEN.format(quiet[key]))
         if result.problem:
-            log.log(NOTICE, "Nobody looked whether tasks restart: %s", result.problem.text)
+            log.log(NOTICE, "Could not check whether tasks restarted: %s", result.problem.text)
 
 
 # What is said -------------------------------------------------------------------------------------
@@ -1360,7 +1367,7 @@ class Run:
     def note_done(self, problems: Problems) -> Problems:
         """Leave what has a problem to be done again, and what has no outcome."""
         for name in self.rows.keys() - self.report.outcomes.keys():
-            problems.setdefault(name, Problem("nothing became of it"))
+            problems.setdefault(name, Problem("it was not dealt with"))
         self.rows = {name: row for name, row in self.rows.items() if name in problems}
         return problems
 
@@ -1434,8 +1441,8 @@ def find_services(run: Run) -> Problems:
     if run.options.login_only and "inactive" in state:
         log.log(NOTICE, "Not in a swarm yet")
         return {}
-    # A node that is in no swarm, a worker, or a swarm that is locked.
-    problem = Problem(result.problem.text, result.problem.is_final or state not in ("", READY))
+    is_final = result.problem.is_final or state.startswith(HOPELESS)
+    problem = Problem(result.problem.text, is_final)
     problem = problem.after("not in a swarm yet") if "inactive" in state else problem
     if not run.options.login_only:
         raise problem

@@ -238,23 +238,26 @@ def test_a_service_on_which_docker_hangs_holds_nobody_up(
 def test_batches_do_not_wait_for_one_that_hangs(
     run: Run, fakes: Fakes, swarm: PretendSwarm, bounds: Bounds
 ) -> None:
-    bounds.set(batch=1, patience_seconds=0.1, look_seconds=60, pauses=())
+    """It hangs until all others are refreshed."""
+    bounds.set(batch=1, at_once=1, patience_seconds=0.1, look_seconds=60, pauses=())
     names = add_all(swarm, 4)
-    answer_where(fakes, INSPECT, swarm, "web-00", orders=["hang"])
-    came: list[str] = []
+    id_ = swarm.service("web-00")["id"][:12]
 
-    def note(call: Call) -> None:
-        if call.argv[: len(UPDATE)] == list(UPDATE):
-            came.append(call.argv[-1])
-            if len(came) == 3:
-                [hung] = [call for call in fakes.calls_of(*INSPECT) if not call.is_over.is_set()]
+    def hang(call: Call) -> dict[str, Any] | None:
+        are_done = len(fakes.calls_of(*UPDATE)) == 3
+        if call.argv[: len(UPDATE)] == list(UPDATE) and are_done:
+            for hung in fakes.calls_of(*INSPECT, id_):
                 os.kill(hung.pid, signal.SIGKILL)
+        if call.argv != [*INSPECT, id_]:
+            return None
+        return {"exit_status": 1} if are_done else {"orders": ["hang"]}
 
-    fakes.answerers.insert(0, note)  # type: ignore[arg-type]
+    fakes.answerers.insert(0, hang)
 
     outcome = run()
 
     assert (outcome.status, refreshed(outcome)) == (1, names[1:])
+    assert "web-00: docker service inspect " in last_line(outcome)
 
 
 # The deadline

@@ -74,8 +74,6 @@ ALL = "us web"
 DOWN = TEXTS["29"]["down"]
 NO_LEADER = "rpc error: code = Unknown desc = The swarm does not have a leader."
 DISK_FULL = "Error saving credentials: write /root/.docker/config.json1: no space left on device"
-TOO_OLD = "Error response from daemon: client version 1.41 is too old"
-OUT_OF_SEQUENCE = {"stderr": "update out of sequence", "exit_status": 1}
 UNREAD = "docker service ls shows a service in a way that cannot be read"
 NO_TOKEN = "aws ecr get-login-password"
 DENIED = f"not logged in to {ECR}: Docker login failed: docker login"
@@ -84,8 +82,7 @@ NOT_KEPT = f"docker does not keep the login to {ECR}, and a deploy from here sen
 # fmt: off
 TABLE = [
     # programs
-    Row("aws is killed", says(*AWS, signal=9, times=9), f"{NO_TOKEN} was killed by signal 9", 1, "us"),
-    Row("aws crashes once", says(*AWS, signal=11), f"tried again in 0 seconds: not logged in to {ECR}: Failed to acq", 0, ALL),
+    Row("aws crashes once", says(*AWS, signal=11), f"seconds: not logged in to {ECR}: Failed to acq", 0, ALL),
     Row("aws dies in mid token", says(*AWS, stdout=PRINTS, signal=9, times=9), "killed by signal 9", 1, "us"),
     Row("aws hangs, and its child", hangs(*AWS, orders=("ignore-sigterm", "child", "hang")), "hung, and was killed", 1, "us"),
     Row("its child keeps the output", says(*AWS, stdout=PRINTS, orders=["child"]), "2 refreshed", 0, ALL),
@@ -108,29 +105,22 @@ TABLE = [
         f'{DENIED} failed with exit status 1: no "[secret]..."', 1, "us"),
     # docker
     Row("daemon down", node_is("down"), DOWN, 1, ""),
-    Row("daemon restarts", fails(*LS, text=DOWN), DOWN, 0, ALL),
     Row("daemon restarts in mid-run", after(*LOGIN, then=fails(*INSPECT, text=DOWN)), DOWN, 0, ALL),
     Row("daemon goes for good", after(*LOGIN, then=node_is("down")), DOWN, 1, ""),
-    Row("worker", node_is("worker"), OF_THE_DAEMON["worker"], 1, ""),
     Row("no swarm", node_is("none"), f"not in a swarm yet: docker service ls failed with exit status 1: "
         f"Error response from daemon: {OF_THE_DAEMON['none']}", 1, ""),
-    Row("swarm locked", node_is("locked"), OF_THE_DAEMON["locked"], 1, ""),
-    Row("client too old", fails(*LS, text=TOO_OLD, times=9), TOO_OLD, 1, ""),
     Row("no leader", fails(*LS, text=NO_LEADER, times=9), NO_LEADER, 1, ""),
     Row("a new leader in mid-run", after(*LOGIN, then=fails(*INSPECT, text=NO_LEADER)), NO_LEADER, 0, ALL),
     Row("leader unknown", both(option("--leader-only"), fails(*LEADER, text=NO_LEADER, times=9)), NO_LEADER, 1, ""),
     Row("list cut short", half_of_the_list, "docker service ls was killed by signal 9", 1, ""),
-    Row("list of null", says(*LS, stdout="null\n"), UNREAD, 1, ""),
-    Row("list without names", says(*LS, stdout='{"ID": "1"}\n'), UNREAD, 1, ""),
     Row("inspect cut short", says(*INSPECT, stdout="", signal=9), "docker service inspect was killed by signal 9", 0, ALL),
     Row("specs cut short", both(add("stuck", **TOKEN_ONLY), says(*SPECS, signal=9)), "3 refreshed", 0, "stuck us web"),
     Row("list of tasks cut short", half_of_the_tasks, "half held back: its tasks are starting", 0, ALL),
-    Row("look again cut short", says(*STATUS, signal=9), "Nobody looked whether tasks restart", 0, ALL),
+    Row("look again cut short", says(*STATUS, signal=9), "Could not check whether tasks restarted", 0, ALL),
     # logins
     Row("one login of three refused", both(add("a", f"{ECR_OTHER_ACCOUNT}/a:1"), fails(*LOGIN_WEB, text="401 No", times=9)),
         f"{DENIED} failed with exit status 1: 401 No", 1, "a us"),
     Row("refused once", fails(*LOGIN_WEB, text="EOF"), "2 logins, 2 refreshed", 0, ALL),
-    Row("refused in both places once", fails(*LOGIN_WEB, text="EOF", times=2), "tried again", 0, ALL),
     Row("docker login hangs", hangs(*LOGIN_WEB, times=2), f"{DENIED} hung, and was killed", 1, "us"),
     Row("disk full", not_at_home(DISK_FULL), f"{NOT_KEPT}docker login failed with exit status 1: {DISK_FULL}", 0, ALL),
     Row("disk full, to log in", both(option("--login-only"), not_at_home(DISK_FULL)), f"{DENIED} failed with exit status 1: {DISK_FULL}", 1, ""),
@@ -141,8 +131,6 @@ TABLE = [
     Row("config.json is empty", both(option("--refresh-only"), config_text("")), "no login that", 1, ""),
     # updates
     Row("web goes before its update", after(*UPDATE, then=removed("web")), "2 logins, 1 refreshed, 1 gone in", 0, "us"),
-    Row("out of sequence once", update_of("web", **OUT_OF_SEQUENCE), "out of sequence", 0, ALL),
-    Row("always", update_of("web", **OUT_OF_SEQUENCE, times=9), "web failed: docker service update failed: update out", 1, "us"),
     Row("an update is killed", update_of("web", signal=9, times=9), "web failed: docker service update failed with exit status 125: xargs: docker: termin", 1, "us"),
     Row("an update ends with 255", update_of("web", exit_status=255), "2 refreshed", 0, ALL),
     Row("an update hangs", both(impatient, update_of("web", orders=["child", "hang"])), "web failed: docker service update hung", 1, "us"),

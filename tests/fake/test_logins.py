@@ -6,6 +6,7 @@ import base64
 import json
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,25 @@ from shared import (
 ALL = ["us", "web-1", "web-2"]
 NOT_HELD = "docker holds no login that the registry takes: docker login"
 NOT_KEPT = "docker does not keep the login to {}, and a deploy from here sends none: "
+
+
+@pytest.fixture
+def web(swarm: PretendSwarm) -> PretendSwarm:
+    """A swarm of two services of one registry, and one of another."""
+    for name in ("web-1", "web-2"):
+        swarm.add(name)
+    swarm.add("us", f"{ECR_US}/us:1")
+    return swarm
+
+
+def watch(fakes: Fakes, *beginning: str, do: Callable[[Call], object]) -> None:
+    """Do this at each call that begins so, before it is answered."""
+
+    def look(call: Call) -> None:
+        if call.argv[: len(beginning)] == list(beginning):
+            do(call)
+
+    fakes.answerers.insert(0, look)  # type: ignore[arg-type]
 
 
 # The run's own

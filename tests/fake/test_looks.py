@@ -352,7 +352,9 @@ def test_a_look_again_that_fails_is_a_notice(run: Run, fakes: Fakes, swarm: Pret
     outcome = run()
 
     assert (outcome.status, outcome.stdout) == (0, "web\n")
-    assert "Nobody looked whether tasks restart: docker service inspect failed" in outcome.stderr
+    assert (
+        "Could not check whether tasks restarted: docker service inspect failed" in outcome.stderr
+    )
     assert login_opens(swarm.service("web"))
 
 

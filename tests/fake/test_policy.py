@@ -68,7 +68,7 @@ KINDS = [
     row(DUE, "its tasks restart: the docker client sorts its mounts", is_sorted=False),
     row(DUE, "its tasks restart: they have another placement", difference=PLACED),
     row(DUE, "its tasks restart: they have an older spec", "Running*"),
-    row(DUE, "its tasks restart: more serve than it is to have", "Running", "Running", replicas=1),
+    row(DUE, "its tasks restart: more tasks serve than it should have", "Running", "Running", replicas=1),
     row(DUE, "after it was scaled down", "Running@a", "Running@a", "Shutdown@b", replicas=2,
         **ONE_SHOT),
 ]  # fmt: skip
@@ -219,7 +219,7 @@ def test_what_restarts_runs_what_its_tag_means_by_then(facts: dict[str, Any]) ->
     )
 
     assert "tag" not in pinned
-    assert tagged.endswith("; they run what the tag of their image means by then")
+    assert tagged.endswith("; they will run whatever the tag of their image points to by then")
 
 
 # Whoever adds a row --------------------------------------------------------------------------------

@@ -163,8 +163,7 @@ def test_a_line_of_the_list_that_is_no_json(run: Run, fakes: Fakes, swarm: Prete
     assert last_line(outcome).endswith(f"; missing: {UNREAD}")
 
 
-@pytest.mark.parametrize("text", ["{", "null", '{"ID": "ID"'])
-@pytest.mark.parametrize("beginning", [INSPECT, PS])
+@pytest.mark.parametrize("beginning, text", [(INSPECT, "{"), (PS, "null"), (PS, '{"ID": "ID"')])
 def test_a_line_that_is_no_json_costs_its_own_service(
     run: Run, fakes: Fakes, swarm: PretendSwarm, beginning: tuple[str, ...], text: str
 ) -> None:
@@ -302,9 +301,7 @@ def test_an_odd_service(
     assert what_becomes_of(script, swarm, name) == outcome
 
 
-@pytest.mark.parametrize(
-    "spec", ["null", "{}", '{"ID": "%s", "Spec": null}', '{"ID": "%s", "Spec": 7}', '["%s"]']
-)
+@pytest.mark.parametrize("spec", ["null", '{"ID": "%s", "Spec": null}'])
 def test_an_odd_task_costs_its_own_service(
     run: Run, fakes: Fakes, swarm: PretendSwarm, spec: str
 ) -> None:

@@ -7,7 +7,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -188,10 +188,13 @@ def test_a_signal_while_a_program_starts(
 ) -> None:
     # It comes when the program runs, but is not yet known to be in flight.
     class Late(set):  # type: ignore[type-arg]
-        def add(self, group: int) -> None:
+        def update(self, groups: Iterable[int]) -> None:
             if fakes.calls_of(*LOGIN):
                 os.kill(os.getpid(), TERM)
-            super().add(group)
+            super().update(groups)
+
+        def add(self, group: int) -> None:
+            self.update([group])
 
     init = script.Programs.__init__
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from fakes import Fakes
-from pretend_logins import DEAD_HELPER, ECR_HELPER, NOT_STORED, OLD_ECR_HELPER
+from pretend_logins import DEAD_HELPER, NOT_STORED, OLD_ECR_HELPER
 from pretend_services import login_opens
 from pretend_swarm import ECR, UPDATE, PretendSwarm
 from pretend_texts import TEXTS
@@ -69,7 +69,7 @@ def test_a_helper_whose_own_login_is_dead(
     assert is_untouched(swarm, "web")
 
 
-@pytest.mark.parametrize("helper, status", [(ECR_HELPER, 0), (OLD_ECR_HELPER, 0), (DEAD_HELPER, 1)])
+@pytest.mark.parametrize("helper, status", [(OLD_ECR_HELPER, 0), (DEAD_HELPER, 1)])
 def test_a_helper_for_deploys(
     run: Run, swarm: PretendSwarm, home: Path, client: str, helper: str, status: int
 ) -> None:
@@ -168,7 +168,7 @@ def test_a_daemon_that_comes_back(run: Run, swarm: PretendSwarm, fakes: Fakes, c
 
     assert (outcome.status, outcome.stdout) == (0, "web\n")
     text = f"docker service ls failed with exit status 1: {TEXTS[client]['down']}"[:500]
-    assert f"To be tried again in 0 seconds: {text}" in outcome.stderr
+    assert "To be tried again in " in outcome.stderr and f" seconds: {text}" in outcome.stderr
 
 
 @pytest.mark.parametrize("moment", [INSPECT, UPDATE])

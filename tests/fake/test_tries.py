@@ -37,8 +37,8 @@ def test_what_failed_is_looked_at_and_tried_again_after_all_batches(
     outcome = run()
 
     assert (outcome.status, refreshed(outcome)) == (0, names)
-    text = "to be tried again in 0 seconds: docker service update failed: out of sequence"
-    assert f"3 services {text}" in outcome.stderr or f"{', '.join(names)} {text}" in outcome.stderr
+    assert f"{', '.join(names)} to be tried again in " in outcome.stderr
+    assert " seconds: docker service update failed: out of sequence" in outcome.stderr
     ids = [call.argv[-1] for call in fakes.calls_of(*UPDATE)]
     assert len(set(ids[:3])) == 3 and sorted(ids[:3]) == sorted(ids[3:])
     assert len(fakes.calls_of(*INSPECT)) == len(looks_at_wanted_tasks(fakes)) == 6
@@ -96,8 +96,8 @@ def test_an_update_that_is_not_confirmed_is_tried_again(
     outcome = run()
 
     assert (outcome.status, outcome.stdout) == (0, "web\n")
-    text = "web to be tried again in 0 seconds: docker did not confirm the update"
-    assert text in outcome.stderr
+    assert "web to be tried again in " in outcome.stderr
+    assert " seconds: docker did not confirm the update" in outcome.stderr
     assert swarm.service("web")["version"] == 2
 
 
@@ -119,7 +119,7 @@ def test_first_calls_are_tried_again(
     outcome = run(*arguments)
 
     assert outcome.status == 0
-    assert outcome.stderr.count("To be tried again in 0 seconds: docker ") == 3
+    assert outcome.stderr.count("To be tried again in ") == 3
     assert text in outcome.stderr
     assert len(fakes.calls_of(*call)) == 4
 
@@ -141,14 +141,13 @@ NO_PERMISSION = (
 )
 
 
-@pytest.mark.parametrize("arguments", [[], ["--leader-only"], ["--tries", "3"]])
 @pytest.mark.parametrize("node", ["worker", "none", "locked"])
 def test_a_node_that_manages_nothing_is_asked_once(
-    run: Run, fakes: Fakes, swarm: PretendSwarm, node: str, arguments: list[str]
+    run: Run, fakes: Fakes, swarm: PretendSwarm, node: str
 ) -> None:
     swarm.state["node"] = node
 
-    outcome = run(*arguments)
+    outcome = run("--tries", "3")
 
     assert outcome.status == 1
     assert len(fakes.calls_of(*LS)) == 1

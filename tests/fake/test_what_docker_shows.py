@@ -147,8 +147,8 @@ def test_hours(fields: dict[str, Any], hours: float) -> None:
             {"StartedAt": "2026-11-26T12:10:00Z"},
             "its rollout began in the future, at 2026-11-26T12:10",
         ),
-        ({"StartedAt": "yesterday"}, "its rollout began at no time: 'yesterday'"),
-        ({"StartedAt": "2026-11-31T12:00:00Z"}, "its rollout began at no time"),
+        ({"StartedAt": "yesterday"}, "its rollout has no start time that can be read: 'yesterday'"),
+        ({"StartedAt": "2026-11-31T12:00:00Z"}, "its rollout has no start time that can be read"),
     ],
 )
 def test_a_rollout_in_the_future_or_at_no_time_is_a_failure(status: Any, says: str) -> None:
@@ -400,12 +400,12 @@ def test_a_second_look_takes_the_place_of_the_first() -> None:
 
 @pytest.mark.parametrize("name", ["other.1", "id2.1", "web.1", "", None])
 def test_a_task_that_belongs_to_nobody_is_a_failure(name: Any) -> None:
-    with pytest.raises(Problem, match="shows a task that is none of its"):
+    with pytest.raises(Problem, match="shows a task that belongs to no service"):
         attached(task_row("Running 2 hours ago", name=name))
 
 
 def test_a_service_that_has_replicas_and_no_tasks_is_a_failure() -> None:
-    with pytest.raises(Problem, match="docker shows no task of its 2 replicas"):
+    with pytest.raises(Problem, match="docker lists none of its 2 tasks"):
         script.look_at_histories([made(replicas=2)], lambda *_: [])
 
     for it in (made(replicas=0), made(**GLOBAL)):

@@ -304,7 +304,7 @@ def test_rollout_that_waits_for_a_node(case, verdict):
 
 @stacks
 def test_rollout_of_ports_that_stands_still(case, verdict):
-    """A rollout that brings a port of the host alone has stood still for 7 hours, three runs come"""
+    """A rollout of a port of the host alone has stood still for 7 hours, three runs come"""
     # given: room for one task with the port
     constraint = f"--constraint=node.hostname=={case.lab.workers[0].name}"
     case.create("web", "--replicas", "6", "--update-monitor", "100ms", constraint)
@@ -367,7 +367,7 @@ def test_untagged_image(case, verdict):
 
 @stacks
 def test_scaled_down_and_up(case, verdict):
-    """Services that may finish were updated, then scaled down, to 2 and to 0; a run; then up to 4"""
+    """Services that may finish were updated, scaled down, to 2 and 0; a run; then up to 4"""
     # given
     constraint, label = case.label()
     case.give(case.manager, label)

@@ -122,7 +122,7 @@ def retry(action, tries=5):
 
 @stacks
 def test_ten_runs_at_the_same_moment(case, verdict):
-    """Ten runs at the same moment, on one manager; then a node joins"""
+    """Ten runs at the same moment, on one manager; then the services are scaled up"""
     # given
     hosts = [ecr_host(), ecr_host(OTHER_ACCOUNT), ecr_host(region=OTHER_REGION)]
     case.lab.login(case.manager, *hosts)
