@@ -62,7 +62,6 @@ RUN_SECONDS = 240  # of one run; eight of them and their pauses fit into the uni
 PROGRAM_SECONDS = 60  # of one program: what takes longer hangs, and is killed
 LOOK_SECONDS = 20  # of one question to docker
 UPDATE_SECONDS = 30  # of one update
-WORKERS = 32  # batches at work or hung at a time
 STALE_SECONDS = 2  # after a look nothing is begun that rests on it
 PATIENCE_SECONDS = 3  # for a batch that hangs, before the next one begins beside it
 GATHER_SECONDS = 1  # for registries that are slower than others
@@ -81,6 +80,7 @@ SKEW_HOURS = 0.1  # by which the clocks of two managers may differ
 
 # More at a time gain nothing: the start of the docker client takes all processors.
 AT_ONCE = min(16, 4 * (os.cpu_count() or 1))
+WORKERS = 2 * AT_ONCE  # batches at work or hung at a time
 XARGS = ("xargs", "-r", f"-P{AT_ONCE}", "-n1")
 
 # Whole hosts only: a look-alike would get a token; amazon-ecr-credential-helper, api/client.go.
@@ -238,7 +238,7 @@ class Problem(Exception):
 
     def __init__(self, text: str, is_final: bool = False) -> None:
         super().__init__(text)
-        self.text = text
+        self.text = " ".join(text.split())
         self.is_final = is_final  # to try again is no use
 
     def after(self, beginning: str) -> "Problem":
@@ -265,6 +265,12 @@ class File(io.FileIO):
             os.sendfile(self.fileno(), source.fileno(), 0, source.size())
         # Or programs side by side print over each other's lines.
         fcntl.fcntl(self, fcntl.F_SETFL, os.O_APPEND)
+        self.kept = ""
+
+    def keep_text(self) -> None:
+        """Close it: descriptors are few, and what failed is kept for long."""
+        self.kept = self.text()
+        self.close()
 
     def size(self) -> int:
         """In bytes."""
@@ -272,6 +278,8 @@ class File(io.FileIO):
 
     def text(self) -> str:
         """Its content, of whatever encoding."""
+        if self.closed:
+            return self.kept
         return os.pread(self.fileno(), self.size(), 0).decode(errors="replace").strip()
 
     def lines(self) -> list[str]:
@@ -296,7 +304,8 @@ class Result:
 
     problem: Optional[Problem]
     stdout: File
-    said: str  # on stderr, in one line
+    said: str = ""  # on stderr, in one line
+    has_hung: bool = False
 
     def checked(self) -> "Result":
         """The same if there is no problem. Raises Problem."""
@@ -323,6 +332,7 @@ class Programs:
     def __init__(self) -> None:
         self.stopped_by = 0  # the signal
         self.in_flight: set[int] = set()  # process groups that a signal ends
+        self.tokens: list[File] = []  # which nothing is to show
         self.deadline = 0.0
 
     def begin(self) -> None:
@@ -368,18 +378,18 @@ class Programs:
         limit = min(seconds, self.seconds_left())
         if limit < (0.1 if is_stoppable else seconds):
             text = f"{name} was not started: the {RUN_SECONDS} seconds of the run are over"
-            return Result(Problem(text), File(), "")
+            return Result(Problem(text), File())
         self.heed_signal()
         files = (stdin or File(), File(), File())
         began = time.monotonic()
         status, why = self.start(command, files, limit, is_stoppable, **how)
         self.heed_signal()
         has_hung = status in (124, 137) and time.monotonic() - began >= limit - 0.1
-        said = why or heard(files, is_secret)
-        # Docker warns at each login that it stores it.
-        if said and not status and command[:2] != PROOF:
-            log.info("%s succeeded, and said: %s", name, said[-SAID_LENGTH:])
-        return Result(explain(name, status, said, limit if has_hung else 0), files[1], said)
+        said = heard(files, self.tokens + list(files[:2]) * is_secret) or why
+        if not is_secret:
+            files[1].keep_text()
+        problem = explain(name, status, said, limit if has_hung else 0)
+        return Result(problem, files[1], said, has_hung)
 
     def start(
         self,
@@ -400,8 +410,7 @@ class Programs:
         try:
             running = sh.Command("timeout")(*words, **options)
             self.in_flight.update([running.pid] * is_stoppable)
-            # A signal may have come before that.
-            self.pass_on()
+            self.pass_on()  # a signal that has come before that
             running.wait()
         except sh.ErrorReturnCode as error:
             status = error.exit_code
@@ -410,6 +419,7 @@ class Programs:
         finally:
             # Whatever went wrong, it ends, and with it what it left behind.
             self.end(int(born.text() or 0), drain_seconds)
+            born.close()
         return status, why
 
     def end(self, group: int, drain_seconds: float) -> None:
@@ -450,15 +460,17 @@ def signal_group(group: int, number: int) -> bool:
     return True
 
 
-def heard(files: tuple[File, File, File], is_secret: bool) -> str:
+def heard(files: tuple[File, File, File], secrets: list[File]) -> str:
     """What a program said on stderr, in one line, without words of what is secret."""
     said = files[2].text()
-    secret = files[0].text() + files[1].text() if said and is_secret else ""
+    secret = " ".join(file.text() for file in secrets) if said else ""
 
     def shown(word: re.Match[str]) -> str:
         """A word, or what stands for it."""
         return "[secret]" if word[0] in secret else word[0]
 
+    for file in (files[0], files[2]):
+        file.keep_text()
     # First the whole of it, as in token=TOKEN; then parts.
     for token in set(re.findall(r"\S{16,}", secret)):
         said = said.replace(token, "[secret]")
@@ -467,6 +479,9 @@ def heard(files: tuple[File, File, File], is_secret: bool) -> str:
 
 def explain(name: str, status: int, said: str, hung_seconds: float) -> Optional[Problem]:
     """What went wrong with a program."""
+    # Docker warns at each login that it stores it.
+    if said and not status and not name.startswith("docker login"):
+        log.info("%s succeeded, and said: %s", name, said[-SAID_LENGTH:])
     if not status:
         return None
     said = said[-SAID_LENGTH:] or "it said nothing"
@@ -495,8 +510,11 @@ def problem_of(doing: "Future[Any]") -> Optional[Problem]:
     error = doing.exception()
     if isinstance(error, Stopped):
         raise error
-    if isinstance(error, Problem) or error is None:
-        return error
+    if isinstance(error, Problem):
+        # Or all that it met on its way stays in memory, and open.
+        return error.with_traceback(None)
+    if error is None:
+        return None
     # One line is all that a person should read.
     is_odd = isinstance(error, (LookupError, TypeError, ValueError, AttributeError, RecursionError))
     text = "docker shows what cannot be read" if is_odd else "something went wrong"
@@ -522,11 +540,14 @@ def docker_folder() -> str:
     return os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
 
 
-def memory_folder() -> Optional[str]:
-    """Where a folder can be made that is in memory; None for where temporary files usually are."""
+def make_run_folder() -> str:
+    """A folder for the run's own logins, in memory if it can be; "" if there is room nowhere."""
     # systemd's is gone even after SIGKILL: systemd.exec(5), RuntimeDirectory=.
-    folders = (os.environ.get("RUNTIME_DIRECTORY"), os.environ.get("TMPDIR"), "/dev/shm")
-    return next((path for path in folders if path and os.access(path, os.W_OK | os.X_OK)), None)
+    places = (os.environ.get("RUNTIME_DIRECTORY"), os.environ.get("TMPDIR"), "/dev/shm", "/tmp")
+    for place in filter(None, places):
+        with contextlib.suppress(OSError):
+            return tempfile.mkdtemp(prefix="ecr_swarm_login-", dir=place)
+    return ""
 
 
 class Registries:
@@ -534,7 +555,7 @@ class Registries:
 
     def __init__(self, programs: Programs, folder: str) -> None:
         self.programs = programs
-        self.folder = folder  # in memory
+        self.folder = folder  # the run's own, or ""
         self.are_for_deploys = False  # and for nothing else
         self.tokens: dict[str, Future[File]] = {}  # by region
         # Where docker keeps a good login, by host: a folder of the run's own, or "" for docker's
@@ -559,6 +580,7 @@ class Registries:
             problem = Problem("aws ecr get-login-password succeeded, but printed nothing")
         if problem:
             raise problem.after("Failed to acquire docker login credentials")
+        self.programs.tokens.append(result.stdout)
         return result.stdout
 
     def log_in(self, host: str) -> str:
@@ -579,7 +601,9 @@ class Registries:
 
     def log_in_apart(self, host: str, token: File) -> str:
         """Log docker in in a folder of the run's own; "" if it does not use that, as a snap's."""
-        folder = make_login_folder(self.folder, host)
+        folder = make_login_folder(self.folder, host) if self.folder else ""
+        if not folder:
+            return ""
         config = os.path.join(folder, "config.json")
         size = os.path.getsize(config)
         result = self.pass_token(host, token, folder=folder)
@@ -601,12 +625,14 @@ class Registries:
         config = os.path.join(docker_folder(), "config.json")
         if not result.problem and IN_FILE in result.said and os.path.exists(config):
             return
+        if result.problem and result.has_hung:
+            raise result.problem
         try:
             self.prove(host)
         except Problem as problem:
             raise result.problem or problem from None
 
-    def prove(self, host: str, beginning: str = "not refreshed") -> None:
+    def prove(self, host: str, beginning: str = "") -> None:
         """Have docker authenticate with the login that it holds, and would send. Raises Problem.
 
         It is not cut short either: some clients store the login again.
@@ -615,8 +641,16 @@ class Registries:
         said = (result.stdout.text() + result.said).lower()
         is_good = GOOD in said and not any(text in said for text in NOT_GOOD)
         if result.problem and not is_good:
-            text = f"{beginning}: docker holds no login that the registry takes"
+            text = f"{beginning}docker holds no login that the registry takes"
             raise result.problem.after(text)
+
+    def guard(self, host: str, beginning: str = "") -> None:
+        """Prove a login that others may have changed; without it there will be a new one."""
+        try:
+            self.prove(host, beginning)
+        except Problem:
+            self.logins.pop(host, None)
+            raise
 
     def say_what_is_not_kept(self) -> None:
         """Warn of registries that deploys from here have no login for."""
@@ -628,18 +662,28 @@ class Registries:
 
 
 def make_login_folder(folder: str, host: str) -> str:
-    """A folder for one login of docker's, with all that its own place has but other logins."""
-    # mkdtemp, for there may be one of an earlier try.
-    path = tempfile.mkdtemp(prefix=f"{host}-", dir=folder)
+    """A folder for one login of docker's, with all that its own place has but other logins.
+
+    "" if there is no room for it.
+    """
     with contextlib.suppress(OSError):
-        for name in os.listdir(docker_folder()):
+        # mkdtemp, for there may be one of an earlier try.
+        path = tempfile.mkdtemp(prefix=f"{host}-", dir=folder)
+        link_all(docker_folder(), path)
+        # With this, and not without, the client keeps the login in this very file, whatever store
+        # is on the PATH: docker/cli, cli/config/credentials/default_store.go.
+        with open(os.path.join(path, "config.json"), "w") as config:
+            json.dump({"auths": {host: {}}}, config)
+        return path
+    return ""
+
+
+def link_all(source: str, target: str) -> None:
+    """Links to all that is in a folder, but its config.json and drafts of that."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+        for name in os.listdir(source):
             if not name.startswith("config.json"):
-                os.symlink(os.path.join(docker_folder(), name), os.path.join(path, name))
-    # With this, and not without, the client keeps the login in this very file, whatever store
-    # is on the PATH: docker/cli, cli/config/credentials/default_store.go.
-    with open(os.path.join(path, "config.json"), "w") as config:
-        json.dump({"auths": {host: {}}}, config)
-    return path
+                os.symlink(os.path.abspath(os.path.join(source, name)), os.path.join(target, name))
 
 
 # The model: what swarm does with an update --------------------------------------------------------
@@ -664,6 +708,7 @@ class Service:
 
     id: str
     name: str
+    version: int  # which each update raises
     image: str  # with its tag and digest, as far as it has them
     mode: str  # Replicated, Global, ReplicatedJob, GlobalJob, or one that is unknown
     replicas: int
@@ -673,6 +718,7 @@ class Service:
     rollout: str  # UpdateStatus.State
     began: str  # UpdateStatus.StartedAt, as docker prints it
     hours: float  # since the rollout ended or began, or since the service was created
+    quiet_hours: float  # since anything was changed: its token is no younger
     rolls_back: bool  # by itself, if the rollout fails
     changed: set[str]  # the parts of its spec that the last update changed, besides the token
     is_sorted: bool  # mounts and ulimits stand as the docker client sorts them
@@ -891,7 +937,8 @@ def spare(service: Service, host: str, options: argparse.Namespace) -> tuple[str
     effects = effects_of(service)
     held = OVERDUE if service.hours >= LONG_HOURS else HELD
     rollout = ROLLOUT_AND_BACK if service.rollout in ("updating", "paused") else ROLLOUT
-    restart = held if options.no_restart else DUE
+    waits = OVERDUE if service.quiet_hours >= LONG_HOURS else HELD
+    restart = waits if options.no_restart else DUE
     part = OVERDUE if effects.are_old else HELD
     # fmt: off
     table = (
@@ -906,7 +953,7 @@ def spare(service: Service, host: str, options: argparse.Namespace) -> tuple[str
         (effects.repeats and effects.heals,   FAILED,  CHOOSE),
         (effects.repeats and service.works,   part,    PART_FINISHED),
         (effects.repeats,                     LEFT,    FINISHED),
-        (effects.hurries,                     HELD,    IS_STARTING),
+        (effects.hurries,                     waits,   IS_STARTING),
         (effects.stops,                       restart, effects.why_stops),
         (True,                                DUE,     PULLS),
     )
@@ -946,24 +993,29 @@ def refresh(run: "Run", rows: list[Row]) -> Problems:
     """
     if run.programs.seconds_left() < CLOSING_SECONDS:
         raise Problem(f"the {RUN_SECONDS} seconds of the run were over before its turn came")
-    host, folder = rows[0].host, run.registries.logins[rows[0].host]
-    is_guarded = bool(host) and not folder and not run.options.dry_run
+    host = rows[0].host
+    folder = run.registries.logins.get(host)
+    if folder is None:
+        raise Problem(f"docker has lost its login to {host}")
+    is_guarded = not folder and not run.options.dry_run
     if is_guarded:
-        run.registries.prove(host)
-    services, looked_at = look(run.programs, rows)
+        run.registries.guard(host)
+    services, looked_at = look(run.programs, rows, run.known)
     due = decide_all(run, host, services)
     if run.options.dry_run or not due:
         return {}
     problems = update(run, due, folder, looked_at)
     if is_guarded:
-        run.registries.prove(host, "may have been sent an empty login")
+        run.registries.guard(host, "may have been sent an empty login: ")
     for service in due:
         if service.name not in problems:
             run.report.refreshed(service)
     return problems
 
 
-def look(programs: Programs, rows: list[Row]) -> tuple[list[Service], float]:
+def look(
+    programs: Programs, rows: list[Row], known: dict[tuple[str, int], str]
+) -> tuple[list[Service], float]:
     """What services are now, with their tasks, and when docker has said so. Raises Problem."""
     ids = [row.short_id for row in rows]
 
@@ -980,10 +1032,12 @@ def look(programs: Programs, rows: list[Row]) -> tuple[list[Service], float]:
         raise Problem(
             f"docker shows {', '.join(services) or 'nothing'} for its ID {', '.join(ids)}"
         )
-    attach(list(services.values()), tasks.result())
-    for closer_look in (look_at_histories, look_at_specs, look_at_nodes):
-        closer_look(list(services.values()), ask)
-    return list(services.values()), looked_at
+    found = list(services.values())
+    attach(found, tasks.result())
+    look_at_histories(found, ask)
+    look_at_specs(found, ask, known)
+    look_at_nodes(found, ask)
+    return found, looked_at
 
 
 def look_at_histories(services: list[Service], ask: Any) -> None:
@@ -995,14 +1049,26 @@ def look_at_histories(services: list[Service], ask: Any) -> None:
             raise Problem(f"docker lists none of its {service.replicas} tasks")
 
 
-def look_at_specs(services: list[Service], ask: Any) -> None:
-    """See whether tasks that serve are as the spec says, where something was changed."""
+def look_at_specs(services: list[Service], ask: Any, known: dict[tuple[str, int], str]) -> None:
+    """See whether tasks that serve are as the spec says, where something was changed.
+
+    What is known by task and version of its service is not asked for again: of many tasks the
+    answer comes too late for an update, and the next try has it.
+    """
     changed = [service for service in services if not service.is_steady]
-    tasks = {task.id: task for service in changed for task in service.tasks(SERVING)}
-    specs = {data["ID"]: data for data in (ask(*SPECS, *tasks) if tasks else [])}
+    owners = {task.id: service for service in changed for task in service.tasks(SERVING)}
+    asked = [task for task in owners if (task, owners[task].version) not in known]
+    for data in ask(*SPECS, *asked) if asked else []:
+        service = owners[data["ID"]]
+        known[data["ID"], service.version] = difference(service, data)
     for service in changed:
-        for task in service.tasks(SERVING):
-            task.difference = task.difference or difference(service, specs[task.id])
+        note_differences(service, known)
+
+
+def note_differences(service: Service, known: dict[tuple[str, int], str]) -> None:
+    """Note in what its tasks are different. Raises KeyError for one that docker did not show."""
+    for task in service.tasks(SERVING):
+        task.difference = task.difference or known[task.id, service.version]
 
 
 def look_at_nodes(services: list[Service], ask: Any) -> None:
@@ -1024,6 +1090,7 @@ def service_from(data: dict[str, Any]) -> Service:
     return Service(
         id=data["ID"],
         name=spec["Name"],
+        version=data["Version"]["Index"],
         image=template["ContainerSpec"]["Image"],
         mode=mode,
         replicas=int(spec["Mode"][mode].get("Replicas", 0)),
@@ -1033,6 +1100,7 @@ def service_from(data: dict[str, Any]) -> Service:
         rollout=rollout,
         began=began,
         hours=hours_since(status.get("CompletedAt") or began or data["CreatedAt"], rollout),
+        quiet_hours=hours_since(data["UpdatedAt"], ""),
         rolls_back=value_at(spec, "UpdateConfig", "FailureAction") == "rollback",
         changed=changed_parts(spec, data.get("PreviousSpec"), rollout),
         is_sorted=is_sorted(template["ContainerSpec"]),
@@ -1363,6 +1431,8 @@ class Run:
     is_first: bool = True  # nothing has been tried yet
     pace: float = 2.0 * AT_ONCE  # updates per second
     updated: list[Service] = field(default_factory=list)  # and not yet looked at again
+    # Differences of tasks, by their ID and the version of their service.
+    known: dict[tuple[str, int], str] = field(default_factory=dict)
 
     def note_done(self, problems: Problems) -> Problems:
         """Leave what has a problem to be done again, and what has no outcome."""
@@ -1376,10 +1446,15 @@ def run_all(programs: Programs, options: argparse.Namespace) -> int:
     """Do all there is to do, and say how it ended. Returns the exit status."""
     report = Report(options.quiet)
     programs.begin()
-    with tempfile.TemporaryDirectory(prefix="ecr_swarm_login-", dir=memory_folder()) as folder:
-        run = Run(options, programs, report, Registries(programs, folder))
-        needed = ("docker", "timeout", "xargs") + ("aws",) * (not options.refresh_only)
+    folder = make_run_folder()
+    run = Run(options, programs, report, Registries(programs, folder))
+    needed = ("docker", "timeout", "xargs") + ("aws",) * (not options.refresh_only)
+    try:
         report.fail(missing_programs(*needed) or try_again_and_again(run))
+    except OSError as error:
+        report.fail({THE_RUN: Problem(f"The run failed: {error!r}")})
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     return report.end(run.registries.count)
 
 
@@ -1432,8 +1507,7 @@ def find_services(run: Run) -> Problems:
         context = pool.submit(run.programs.run, *CONTEXT)
         result = run.programs.run(*LIST)
     # A login of the run's own lies in another folder, where docker finds no current context.
-    if not context.result().problem:
-        os.environ["DOCKER_CONTEXT"] = context.result().stdout.text()
+    os.environ["DOCKER_CONTEXT"] = context.result().checked().stdout.text()
     if not result.problem:
         choose(run, [row_from(line) for line in result.stdout.lines()])
         return {}
@@ -1514,7 +1588,9 @@ def begin_logins(
     left = hosts - run.registries.logins.keys()
     regions = {region_of(host) for host in left}
     run.registries.get_tokens(pool, regions.union([region] if region else []))
-    logins = {pool.submit(run.registries.log_in, host): host for host in sorted(left)}
+    # In another order each time, since docker's own place takes them one by one.
+    order = random.sample(sorted(left), len(left))
+    logins = {pool.submit(run.registries.log_in, host): host for host in order}
     if region and region not in run.registries.logins:
         logins[pool.submit(log_in_to_own, run, hosts, region)] = region
     return logins
@@ -1576,7 +1652,7 @@ def rows_by_host(run: Run) -> dict[str, list[Row]]:
     for row in random.sample(list(run.rows.values()), len(run.rows)):
         groups.setdefault(row.host, []).append(row)
     if run.options.all_services:
-        run.registries.logins[""] = ""
+        run.registries.logins[""] = docker_folder()
     else:
         for row in sorted(groups.pop("", []), key=lambda row: row.name):
             run.report.conclude(LEFT, ELSEWHERE, row.name)

@@ -129,7 +129,7 @@ def last_line(outcome: Outcome) -> str:
 
 def story(outcome: Outcome) -> list[str]:
     """What was said, line by line, whatever time it took."""
-    return re.sub(r"[0-9]+\.[0-9] seconds", "N seconds", outcome.stderr).splitlines()
+    return re.sub(r"[0-9]+(\.[0-9]+)? seconds", "N seconds", outcome.stderr).splitlines()
 
 
 def refreshed(outcome: Outcome) -> list[str]:

@@ -20,7 +20,6 @@ from shared import (
     CONTEXT,
     INFO,
     INSPECT,
-    LOGIN,
     LS,
     PS,
     STATUS,
@@ -103,7 +102,7 @@ def test_output_without_end_is_bounded(script: Any, fakes: Fakes, bounds: Bounds
     result = programs.run("endless")
 
     assert result.problem
-    assert 0 < result.stdout.size() <= 50_000
+    assert 0 < len(result.stdout.text()) <= 50_000
 
 
 def test_a_program_that_started_ends_whatever_goes_wrong_then(
@@ -208,7 +207,7 @@ def test_slow_updates_are_neither_killed_nor_done_again(
     assert [call for call in updates if not call.has_ended_by_itself] == []
 
 
-@pytest.mark.parametrize("what", [INSPECT, PS, STATUS])
+@pytest.mark.parametrize("what", [PS, STATUS])
 def test_a_look_that_hangs_once(
     run: Run, fakes: Fakes, swarm: PretendSwarm, bounds: Bounds, what: tuple[str, ...]
 ) -> None:
@@ -291,11 +290,11 @@ def test_what_is_left_at_the_deadline_is_named(
     assert len(fakes.calls_of(*STATUS)) == 1, "the last look has its time"
 
 
-@pytest.mark.parametrize("what", [CONTEXT, LS, INFO, INSPECT, PS, TOKEN, LOGIN])
+@pytest.mark.parametrize("what", [CONTEXT, INFO, PS, TOKEN])
 def test_a_run_in_which_all_hangs_ends_too(
     run: Run, fakes: Fakes, swarm: PretendSwarm, bounds: Bounds, what: tuple[str, ...]
 ) -> None:
-    bounds.set(run_seconds=1.5, closing_seconds=0.5)
+    bounds.set(run_seconds=1.0, closing_seconds=0.4)
     swarm.add("web")
     if what == INFO:
         fakes.answer(*LS, fakes.fp.any(), stderr="down", exit_status=1, times=99)

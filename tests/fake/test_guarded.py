@@ -37,7 +37,7 @@ from shared import (
 
 NOT_HELD = "docker holds no login that the registry takes: docker login"
 MAY_BE_EMPTY = "seconds: may have been sent an empty login: " + NOT_HELD
-NOT_SENT = "not refreshed: " + NOT_HELD
+NOT_SENT = NOT_HELD
 
 
 @pytest.fixture

@@ -106,18 +106,47 @@ def test_where_the_folder_is(
         (tmp_path / name).mkdir()
         monkeypatch.setenv(name, str(tmp_path / name))
 
-    assert script.memory_folder() == str(tmp_path / place)
+    folder = Path(script.make_run_folder())
+
+    assert folder.parent == tmp_path / place
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.rmdir()
 
 
-def test_a_place_that_is_not_there_is_left_out(
+def test_a_place_without_room_is_left_out(
     script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "gone"))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    assert script.memory_folder() == str(tmp_path)
+    assert Path(script.make_run_folder()).parent == tmp_path
 
-    monkeypatch.setattr(script.os, "access", lambda *_: False)
-    assert script.memory_folder() is None
+    monkeypatch.setattr("tempfile.mkdtemp", no_room)
+    assert script.make_run_folder() == ""
+
+
+def no_room(*_: Any, **__: Any) -> str:
+    """The disk is full."""
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("name", ["make_run_folder", "make_login_folder"])
+def test_without_room_docker_s_own_place_has_to_do(
+    run: Run, web: PretendSwarm, script: Any, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    make = getattr(script, name)
+
+    def fail(*arguments: str) -> str:
+        with monkeypatch.context() as patch:
+            patch.setattr("tempfile.mkdtemp", no_room)
+            return str(make(*arguments))
+
+    monkeypatch.setattr(script, name, fail)
+
+    outcome = run()
+
+    assert (outcome.status, refreshed(outcome)) == (0, ALL)
+    assert outcome.stderr.count(" in its own place only\n") == 2
+    assert holders_of_dead_logins(web) == []
 
 
 def test_the_token_is_in_no_other_file(

@@ -244,7 +244,7 @@ def test_a_leader_that_is_not_known_is_a_failure(
 ) -> None:
     programs = script.Programs()
     ended = script.Result(None, script.File(answer), "")
-    monkeypatch.setattr(programs, "run", lambda *_: ended)
+    monkeypatch.setattr(programs, "run", lambda *_, **__: ended)
     options = script.parse(["--leader-only"])
 
     with pytest.raises(script.Problem, match="docker node inspect does not say who leads"):
@@ -314,7 +314,7 @@ def test_a_rollout_that_begins_with_the_update_is_seen_in_any_state(
     ]
     programs, report = script.Programs(), script.Report(is_quiet=True)
     ended = script.Result(None, script.File("".join([*lines, "none null\n"])), "")
-    monkeypatch.setattr(programs, "run", lambda *_: ended)
+    monkeypatch.setattr(programs, "run", lambda *_, **__: ended)
     it = script.Run(None, programs, report, None)
     it.updated = [made("Running", id=name, name=name, began=began) for name in ("new", "old")]
     it.updated.append(made("Running", id="none", name="none"))

@@ -183,8 +183,11 @@ NO_RESTART, KEEP_2, ALL = {"no_restart": True}, {"keep_rollback": 2}, {"all_serv
     [
         # --no-restart
         (RESTARTS, NO_RESTART, HELD, "its tasks restart: the docker client sorts"),
-        (made("Running", difference=PLACED), NO_RESTART, OVERDUE, "another placement"),
-        (LEFTOVER, NO_RESTART, OVERDUE, "after it was scaled down"),
+        (made("Running", difference=PLACED), NO_RESTART, HELD, "another placement"),
+        (made("Running", difference=PLACED, quiet_hours=6), NO_RESTART, OVERDUE, "another pl"),
+        (made("Pending"), {}, HELD, "its tasks are starting"),
+        (made("Pending", quiet_hours=6), {}, OVERDUE, "its tasks are starting"),
+        (LEFTOVER, NO_RESTART, HELD, "after it was scaled down"),
         (made("Running"), NO_RESTART, *IS_DUE),
         # --keep-rollback
         (made("Running", hours=1, **ENDED_HOURS_AGO), KEEP_2, LEFT, "kept for 2 hours"),
@@ -248,6 +251,7 @@ IN_README = {
     "LEFT": "left alone",
     "HELD": "held back",
     "held": "held back",
+    "waits": "held back",
     "part": "held back",
     "restart": "refreshed",
     "DUE": "refreshed",

@@ -242,7 +242,7 @@ def what_becomes_of(script: Any, swarm: PretendSwarm, name: str) -> str:
 
     row = script.Row(swarm.service(name)["id"][:12], name, ECR)
     try:
-        [service], _ = script.look(SimpleNamespace(run=ask), [row])
+        [service], _ = script.look(SimpleNamespace(run=ask), [row], {})
         outcome, _ = script.decide(service, ECR, script.parse([]))
     except Exception:  # noqa: BLE001 (whatever it is, the service fails, and no other)
         return "failed"
@@ -276,10 +276,10 @@ ODD_SERVICES: list[tuple[str, Any, str]] = [
     ("Spec.Mode", {"Elastic": {"Replicas": 7}}, "held back too long"),
     ("Spec.OfALaterVersion", {"a": [1, None]}, "to be refreshed"),
     ("Spec.TaskTemplate.OfALaterVersion", [], "to be refreshed"),
-    ("Version", None, "to be refreshed"),
+    ("Version", None, "failed"),
     ("Endpoint", MISSING, "to be refreshed"),
     ("CreatedAt", None, "failed"),
-    ("UpdatedAt", None, "to be refreshed"),
+    ("UpdatedAt", None, "failed"),
     ("PreviousSpec", None, "to be refreshed"),
     ("PreviousSpec", {"TaskTemplate": None}, "failed"),
     ("UpdateStatus", None, "to be refreshed"),

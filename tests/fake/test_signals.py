@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -156,9 +157,8 @@ def test_many_signals_at_many_moments(
 
     def with_a_signal(self: Any, *arguments: Any, **options: Any) -> Any:
         # Once a run: what comes after its end would be for the tests.
-        for moment in moments:
-            threading.Timer(moment, os.kill, (os.getpid(), TERM)).start()
-        moments.clear()
+        with contextlib.suppress(IndexError):
+            threading.Timer(moments.pop(), os.kill, (os.getpid(), TERM)).start()
         return start(self, *arguments, **options)
 
     monkeypatch.setattr(script.Programs, "start", with_a_signal)

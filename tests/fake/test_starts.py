@@ -121,11 +121,12 @@ def test_a_line_that_is_no_json(script: Any) -> None:
 
 
 def test_a_program_reads_what_it_is_given_from_the_beginning(programs: Any, script: Any) -> None:
-    """A token that was read once may have to be sent again."""
+    """A token that was read once may have to be sent again: each program reads a copy."""
     token = script.File("secret")
 
     for _ in range(2):
-        assert programs.run("/bin/cat", stdin=token).stdout.text() == "secret"
+        copy = script.File(source=token)
+        assert programs.run("/bin/cat", stdin=copy).stdout.text() == "secret"
 
 
 # Their time
@@ -172,7 +173,7 @@ def test_nothing_is_started_after_a_signal(fakes: Fakes, programs: Any, script: 
         (127, 0, "docker info failed with exit status 127: what it said"),
         (124, 60, "docker info hung, and was killed after 60 seconds: what it said"),
         (137, 60, "docker info hung, and was killed after 60 seconds: what it said"),
-        (-9, 0, "docker info was killed by 9: what it said"),
+        (-9, 0, "docker info was killed by signal 9: what it said"),
     ],
 )
 def test_how_a_program_ended(script: Any, status: int, hung_seconds: float, says: str) -> None:

@@ -172,13 +172,13 @@ def test_a_refresh_without_logins(run: Run, swarm: PretendSwarm, home: Path) -> 
     outcome = run("--refresh-only")
 
     refused = (
-        "not refreshed: docker holds no login that the registry takes:"
+        "docker holds no login that the registry takes:"
         f" docker login {ECR_US} failed with exit status 1: error: cannot perform an interactive"
         " login from a non-TTY device"
     )
     assert story(outcome) == [
         HEADLINE,
-        *[f"us to be tried again in 0 seconds: {refused}"] * 3,
+        *[f"us to be tried again in N seconds: {refused}"] * 3,
         f"us failed: {refused}",
         f"1 refreshed, 1 failed in N seconds; missing: us: {refused}",
     ]
@@ -200,7 +200,7 @@ def test_a_registry_that_fails_gets_one_line_for_all_its_services(
     )
     assert story(outcome) == [
         HEADLINE,
-        *[f"30 services to be tried again in 0 seconds: {reason}"] * 3,
+        *[f"30 services to be tried again in N seconds: {reason}"] * 3,
         f"30 services failed: {reason}",
         f"30 failed in N seconds; missing: 30 services: {reason}",
     ]
@@ -231,7 +231,7 @@ def test_what_is_tried_again(run: Run, fakes: Fakes, swarm: PretendSwarm) -> Non
     assert story(outcome) == [
         HEADLINE,
         LOGGED_IN,
-        *[f"web to be tried again in 0 seconds: {failed}"] * 2,
+        *[f"web to be tried again in N seconds: {failed}"] * 2,
         "1 login, 2 refreshed in N seconds",
     ]
     # What is refreshed is not done again.
@@ -277,5 +277,5 @@ def test_it_waits_longer_before_each_further_try(
 
     assert (outcome.status, outcome.stdout) == (0, "web\n")
     assert [call.argv[1] for call in fakes.calls_of("sleep")] == pauses
-    said = re.findall("web to be tried again in ([0-9]+) seconds", outcome.stderr)
+    said = re.findall("web to be tried again in ([0-9]+) seconds?", outcome.stderr)
     assert said == pauses

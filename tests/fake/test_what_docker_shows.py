@@ -27,7 +27,8 @@ SPEC = {
     "TaskTemplate": TEMPLATE,
     "Mode": {"Replicated": {"Replicas": 1}},
 }
-WHOLE = {"ID": "id", "CreatedAt": LONG_AGO, "Spec": SPEC}
+DATES = {"CreatedAt": LONG_AGO, "UpdatedAt": LONG_AGO}
+WHOLE = {"ID": "id", "Version": {"Index": 1}, **DATES, "Spec": SPEC}
 
 
 @pytest.fixture(autouse=True)
@@ -456,7 +457,7 @@ def test_services_whose_tasks_are_as_the_spec_says(
         asked.extend(command)
         return [{"ID": "1", "CreatedAt": NOW, "Spec": TEMPLATE}]
 
-    script.look_at_specs([it], ask)
+    script.look_at_specs([it], ask, {})
 
     assert asked == ([] if is_steady else [*script.SPECS, "1"])
 

@@ -215,7 +215,8 @@ def pretend_registries(folder: Path, count: int, regions: int) -> None:
         rows.append({"ID": f"{number:012}", "Name": name, "Image": image})
         template = {"ContainerSpec": {"Image": image}}
         spec = {"Name": name, "TaskTemplate": template, "Mode": {"Replicated": {"Replicas": 0}}}
-        service = {"ID": f"{number:012}abc", "CreatedAt": "2024-05-01T12:00:00Z", "Spec": spec}
+        dates = dict.fromkeys(("CreatedAt", "UpdatedAt"), "2024-05-01T12:00:00Z")
+        service = {"ID": f"{number:012}abc", "Version": {"Index": 1}, **dates, "Spec": spec}
         (folder / f"inspect-{number:012}").write_text(json.dumps(service) + "\n")
     (folder / "ls").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for name, text in (("aws", SLOW_AWS), ("docker", SLOW_DOCKER.format(folder=folder))):
