@@ -561,7 +561,9 @@ class Registries:
         # Where docker keeps a good login, by host: a folder of the run's own, or "" for docker's
         # own place, which others may change.
         self.logins: dict[str, str] = {}
-        self.kept: dict[str, Future[None]] = {}  # logins in docker's own place, by host
+        self.kept: dict[
+            str, Future[Optional[Problem]]
+        ] = {}  # logins in docker's own place, by host
         self.count = 0  # of logins
         # One by one: docker replaces config.json without a lock, and two would lose one another's.
         self.one_by_one = ThreadPoolExecutor(1)
@@ -592,6 +594,9 @@ class Registries:
         self.kept[host] = self.one_by_one.submit(self.keep, host, token)
         folder = "" if self.are_for_deploys else self.log_in_apart(host, token)
         problem = None if folder else problem_of(self.kept[host])
+        if not folder and not problem and not self.are_for_deploys:
+            # An older login that docker holds is no reason to go on when AWS's token is refused.
+            problem = self.kept[host].result()
         if problem:
             raise problem.after("Docker login failed")
         self.count += 1
@@ -615,22 +620,24 @@ class Registries:
         stdin = File(source=token)
         return self.programs.run(*LOGIN, host, stdin=stdin, is_secret=True, **how)
 
-    def keep(self, host: str, token: File) -> None:
+    def keep(self, host: str, token: File) -> Optional[Problem]:
         """Log docker in where it keeps its logins, for deploys from here. Raises Problem.
 
-        This is never cut short. What counts is that the login is there, by whatever way. If docker
-        says that it lies in config.json, and there is one, it does; else docker proves it.
+        This is never cut short. What counts is that a login is there, by whatever way; returned is
+        the problem with this one. If docker says that it lies in config.json, and there is one, it
+        does; else docker proves it.
         """
         result = self.pass_token(host, token, is_stoppable=False)
         config = os.path.join(docker_folder(), "config.json")
         if not result.problem and IN_FILE in result.said and os.path.exists(config):
-            return
+            return None
         if result.problem and result.has_hung:
             raise result.problem
         try:
             self.prove(host)
         except Problem as problem:
             raise result.problem or problem from None
+        return result.problem
 
     def prove(self, host: str, beginning: str = "") -> None:
         """Have docker authenticate with the login that it holds, and would send. Raises Problem.

@@ -30,6 +30,7 @@ from shared import (
     Run,
     holders_of_dead_logins,
     is_own,
+    is_untouched,
     last_line,
     login_of,
     refreshed,
@@ -299,3 +300,19 @@ def test_where_nothing_is_refreshed_the_login_has_to_be_kept(
     assert NOT_HELD in last_line(outcome)
     assert not any(map(is_own, fakes.calls))
     assert token_opens(held(web.state, ECR_US, {"HOME": str(home)}), ECR_US)
+
+
+def test_an_older_login_is_no_reason_to_go_on_when_the_token_is_refused(
+    run: Run, fakes: Fakes, swarm: PretendSwarm, home: Path
+) -> None:
+    """It may be about to expire, and nobody would hear that AWS's tokens are no good."""
+    good = {"auth": base64.b64encode(b"AWS:secret-eu-central-1-good").decode()}
+    write_config(home, auths={ECR: good})
+    swarm.add("web")
+    fakes.answer(*LOGIN, ECR, stderr="401 Unauthorized", exit_status=1, times=8)
+
+    outcome = run()
+
+    assert outcome.status == 1
+    assert "Docker login failed" in last_line(outcome) and "401" in last_line(outcome)
+    assert is_untouched(swarm, "web")

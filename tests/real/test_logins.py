@@ -287,7 +287,8 @@ GUARDED = [
     (logout, ALONE, LOST),
     (logout_and_login, ALONE, REFRESHED),
     (registry_down, ALONE, REFRESHED),
-    (logout_elsewhere, "", LOST),
+    # It has a token, and logs in anew.
+    (logout_elsewhere, "", REFRESHED),
 ]
 
 
