@@ -452,6 +452,11 @@ def leave_over(case):
     case.rollout_is("once", "completed")
     case.scale("once", 2)
     tasks = case.runs("once", 2)
+    # Until it has gone, the task that is removed stands before the one that is left over.
+    removed = "the third has gone"
+    wait_until(
+        lambda: all(task["DesiredState"] != "remove" for task in case.lab.tasks("once")), removed
+    )
     case.lab.rotate()
     return tasks
 

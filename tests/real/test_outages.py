@@ -151,4 +151,4 @@ def test_the_daemon_restarts_in_the_middle_of_a_run(start_lab):
     stdout, stderr = run.communicate()
     # then
     assert (run.returncode, sorted(stdout.split())) == (0, sorted(names)), stderr
-    assert "to be tried again in 1 seconds: docker service update" in stderr
+    assert "to be tried again in 1 second: docker service update" in stderr
