@@ -1010,6 +1010,7 @@ def refresh(run: "Run", rows: list[Row]) -> Problems:
     services, looked_at = look(run.programs, rows, run.known)
     due = decide_all(run, host, services)
     if run.options.dry_run or not due:
+        run.pace = BATCH
         return {}
     problems = update(run, due, folder, looked_at)
     if is_guarded:

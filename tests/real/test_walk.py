@@ -177,8 +177,7 @@ def test_the_same_seed_gives_the_same_history():
     assert first.only({3}).stories == [first.stories[2]]
 
 
-# Seed and number. In the first, placements change; in the second, a node is paused that has a
-# finished task of a global service.
+# Seed and number: in each there is a service whose tasks the script foresees to restart.
 SESSIONS = (300, 2), (300, 6)
 
 
