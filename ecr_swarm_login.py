@@ -755,8 +755,11 @@ class Service:
 
     @property
     def is_steady(self) -> bool:
-        """Whether tasks that serve are as the spec says, since nothing was changed since."""
-        return self.rollout in SETTLED and not self.changed
+        """Whether tasks that serve are as the spec says, since nothing was changed since.
+
+        Not so after a rollback, which is no refresh: it brings back the spec, and an older token.
+        """
+        return self.rollout in ("", "completed") and not self.changed
 
     @property
     def changes_tasks(self) -> bool:
