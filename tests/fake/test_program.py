@@ -28,6 +28,8 @@ LOGIN = ("docker", "login")
 
 Start = Callable[..., Outcome]
 
+F_SETPIPE_SZ = 1031  # fcntl has a name for it from Python 3.10 on
+
 
 @pytest.fixture
 def start(fakes: Fakes) -> Start:
@@ -159,7 +161,7 @@ def test_a_reader_that_stalls(fakes: Fakes, swarm: PretendSwarm, is_stopped: boo
     if is_stopped:
         fakes.answer(*swarm.update_of("web"), orders=["hang"])
     reader, writer = os.pipe()
-    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    fcntl.fcntl(writer, F_SETPIPE_SZ, 4096)
     process = fakes.start_program(sys.executable, "-I", "-c", IMPATIENT, stderr=writer)
     os.close(writer)
     if is_stopped:
