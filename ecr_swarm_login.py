@@ -1462,7 +1462,8 @@ def run_all(programs: Programs, options: argparse.Namespace) -> int:
     needed = ("docker", "timeout", "xargs") + ("aws",) * (not options.refresh_only)
     try:
         report.fail(missing_programs(*needed) or try_again_and_again(run))
-    except OSError as error:
+    # No descriptor, or no thread, is left even for the run itself.
+    except (OSError, RuntimeError) as error:
         report.fail({THE_RUN: Problem(f"The run failed: {error!r}")})
     finally:
         shutil.rmtree(folder, ignore_errors=True)
