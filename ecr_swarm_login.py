@@ -37,6 +37,7 @@ import select
 import shutil
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -64,7 +65,6 @@ LOOK_SECONDS = 20  # of one question to docker
 UPDATE_SECONDS = 30  # of one update
 STALE_SECONDS = 2  # after a look nothing is begun that rests on it
 PATIENCE_SECONDS = 3  # for a batch that hangs, before the next one begins beside it
-GATHER_SECONDS = 1  # for registries that are slower than others
 CLOSING_SECONDS = 30  # that are kept for the look after the last updates
 KILL_SECONDS = 5  # between SIGTERM and SIGKILL
 READER_SECONDS = 5  # for a reader of the log that stalls; then the rest of it is dropped
@@ -251,46 +251,6 @@ Problems = dict[str, Problem]
 THE_RUN = "the run"
 
 
-class File(io.FileIO):
-    """A file in memory, which programs read or print to.
-
-    So no pipe of theirs can block us, the library sh logs none of it, and a token goes from one
-    program to another without a file on disk.
-    """
-
-    def __init__(self, content: str = "", source: Optional["File"] = None) -> None:
-        super().__init__(os.memfd_create("ecr_swarm_login"), "r+")
-        self.write(content.encode(errors="backslashreplace"))
-        if source:
-            os.sendfile(self.fileno(), source.fileno(), 0, source.size())
-        # Or programs side by side print over each other's lines.
-        fcntl.fcntl(self, fcntl.F_SETFL, os.O_APPEND)
-        self.kept = ""
-
-    def keep_text(self) -> None:
-        """Close it: descriptors are few, and what failed is kept for long."""
-        self.kept = self.text()
-        self.close()
-
-    def size(self) -> int:
-        """In bytes."""
-        return os.fstat(self.fileno()).st_size
-
-    def text(self) -> str:
-        """Its content, of whatever encoding."""
-        if self.closed:
-            return self.kept
-        return os.pread(self.fileno(), self.size(), 0).decode(errors="replace").strip()
-
-    def lines(self) -> list[str]:
-        """Its lines. Not splitlines(), which cuts JSON at U+0085, too."""
-        return [line for line in self.text().split("\n") if line]
-
-    def objects(self) -> list[Any]:
-        """The JSON objects, one a line. Raises ValueError and the like."""
-        return [json.loads(line) for line in self.lines()]
-
-
 def value_at(data: Any, *path: str) -> Any:
     """What lies at a path in nested objects; None where something is missing or no object."""
     for key in path:
@@ -303,8 +263,8 @@ class Result:
     """What a program that has ended leaves."""
 
     problem: Optional[Problem]
-    stdout: File
-    said: str = ""  # on stderr, in one line
+    stdout: str = ""
+    said: str = ""  # on stderr, in one line, without what is secret
     has_hung: bool = False
 
     def checked(self) -> "Result":
@@ -313,10 +273,17 @@ class Result:
             raise self.problem
         return self
 
+    def lines(self) -> list[str]:
+        """What it printed. Not splitlines(), which cuts JSON at U+0085, too."""
+        return [line for line in self.stdout.split("\n") if line]
+
+    def objects(self) -> list[Any]:
+        """The JSON objects that it printed, one a line. Raises ValueError and the like."""
+        return [json.loads(line) for line in self.lines()]
+
 
 # In the foreground: it ends a program, but not what that has started in turn.
 TIMEOUT = ("--foreground", f"--kill-after={KILL_SECONDS}")
-STREAMS = ("_in", "_out", "_err")
 SH_OPTIONS: dict[str, Any] = {
     "_tty_out": False,  # or the program believes in a terminal
     "_close_fds": False,  # needs no /proc
@@ -332,7 +299,7 @@ class Programs:
     def __init__(self) -> None:
         self.stopped_by = 0  # the signal
         self.in_flight: set[int] = set()  # process groups that a signal ends
-        self.tokens: list[File] = []  # which nothing is to show
+        self.secrets: list[str] = []  # which nothing is to show
         self.deadline = 0.0
 
     def begin(self) -> None:
@@ -363,7 +330,6 @@ class Programs:
     def run(
         self,
         *command: str,
-        stdin: Optional[File] = None,
         seconds: float = PROGRAM_SECONDS,
         is_stoppable: bool = True,
         is_secret: bool = False,
@@ -371,56 +337,52 @@ class Programs:
     ) -> Result:
         """Run a program to its end, within its time and the run's. Raises Stopped after a signal.
 
-        One that is not stoppable is given all its time, or not started. What is secret, that is,
-        what it reads and prints, is not shown. For the rest see start().
+        One that is not stoppable is given all its time, or not started. If what it prints is
+        secret, nothing shows it from then on. For the rest see start().
         """
         name = " ".join(command[:3]).partition(" -")[0]
         limit = min(seconds, self.seconds_left())
         if limit < (0.1 if is_stoppable else seconds):
             text = f"{name} was not started: the {RUN_SECONDS} seconds of the run are over"
-            return Result(Problem(text), File())
+            return Result(Problem(text))
         self.heed_signal()
-        files = (stdin or File(), File(), File())
         began = time.monotonic()
-        status, why = self.start(command, files, limit, is_stoppable, **how)
+        status, stdout, said = self.start(command, limit, is_stoppable, **how)
         self.heed_signal()
         has_hung = status in (124, 137) and time.monotonic() - began >= limit - 0.1
-        said = heard(files, self.tokens + list(files[:2]) * is_secret) or why
-        if not is_secret:
-            files[1].keep_text()
-        problem = explain(name, status, said, limit if has_hung else 0)
-        return Result(problem, files[1], said, has_hung)
+        if is_secret:
+            self.secrets += re.findall(r"\S{16,}", stdout)
+        said = in_one_line(said, self.secrets)
+        return Result(explain(name, status, said, limit * has_hung), stdout, said, has_hung)
 
     def start(
         self,
         command: tuple[str, ...],
-        files: tuple[File, File, File],
         seconds: float,
         is_stoppable: bool,
+        stdin: str = "",
         through: tuple[str, ...] = (),  # what starts it in turn
         folder: str = "",  # of docker's logins
         drain_seconds: float = 0,  # for what it has started in turn
-    ) -> tuple[int, str]:
-        """The one place that starts programs. Returns the exit status, and why there is none."""
-        files[0].seek(0)
-        born = File()
-        status, why = 0, ""
+    ) -> tuple[int, str, str]:
+        """The one place that starts programs. Returns the exit status, stdout, and stderr."""
         words = (*TIMEOUT, f"{seconds:.1f}", *through, *command)
-        options = sh_options(files, folder, born.fileno())
-        try:
-            running = sh.Command("timeout")(*words, **options)
-            self.in_flight.update([running.pid] * is_stoppable)
-            self.pass_on()  # a signal that has come before that
-            running.wait()
-        except sh.ErrorReturnCode as error:
-            status = error.exit_code
-        except (sh.ForkException, OSError) as error:
-            status, why = 126, str(error)
-        finally:
-            # Whatever went wrong, it ends, and with it what it left behind.
-            self.end(int(born.text() or 0), drain_seconds)
-            born.close()
-        return status, why
+        status, why = 0, ""
+        with memory(stdin) as given, memory() as out, memory() as err, memory() as born:
+            try:
+                options = sh_options(given, out, err, born, folder)
+                running = sh.Command("timeout")(*words, **options)
+                self.in_flight.update([running.pid] * is_stoppable)
+                self.pass_on()  # a signal that has come before that
+                running.wait()
+            except sh.ErrorReturnCode as error:
+                status = error.exit_code
+            except (sh.ForkException, OSError) as error:
+                status, why = 126, str(error)
+            finally:
+                # Whatever went wrong, it ends, and with it what it left behind.
+                self.end(int(content(born) or 0), drain_seconds)
+            return status, content(out), content(err) or why
 
     def end(self, group: int, drain_seconds: float) -> None:
         """Wait for what a program has left running, but not for long."""
@@ -432,14 +394,36 @@ class Programs:
         self.in_flight.discard(group)
 
 
-def sh_options(files: tuple[File, File, File], folder: str, born: int) -> dict[str, Any]:
+def memory(text: str = "") -> io.FileIO:
+    """A file in memory, which programs read or print to: no pipe of theirs can block us, and the
+    library sh logs none of it.
+    """
+    file = io.FileIO(os.memfd_create("ecr_swarm_login"), "r+")
+    file.write(text.encode(errors="backslashreplace"))
+    file.seek(0)
+    # Or programs side by side print over each other's lines.
+    fcntl.fcntl(file, fcntl.F_SETFL, os.O_APPEND)
+    return file
+
+
+def content(file: io.FileIO) -> str:
+    """What a file holds, of whatever encoding."""
+    file.seek(0)
+    return file.read().decode(errors="replace").strip()
+
+
+def sh_options(
+    given: io.FileIO, out: io.FileIO, err: io.FileIO, born: io.FileIO, folder: str
+) -> dict[str, Any]:
     """How the library sh starts a program, with its logins in that folder, if there is one."""
     return {
         **SH_OPTIONS,
         # By number: sh keeps what it is given in a cycle, open until that is collected.
-        **dict(zip(STREAMS, map(File.fileno, files))),
+        "_in": given.fileno(),
+        "_out": out.fileno(),
+        "_err": err.fileno(),
         "_env": {**os.environ, **({"DOCKER_CONFIG": folder} if folder else {})},
-        "_preexec_fn": lambda: become_bounded(born),
+        "_preexec_fn": lambda: become_bounded(born.fileno()),
     }
 
 
@@ -460,21 +444,14 @@ def signal_group(group: int, number: int) -> bool:
     return True
 
 
-def heard(files: tuple[File, File, File], secrets: list[File]) -> str:
-    """What a program said on stderr, in one line, without words of what is secret."""
-    said = files[2].text()
-    secret = " ".join(file.text() for file in secrets) if said else ""
-
-    def shown(word: re.Match[str]) -> str:
-        """A word, or what stands for it."""
-        return "[secret]" if word[0] in secret else word[0]
-
-    for file in (files[0], files[2]):
-        file.keep_text()
-    # First the whole of it, as in token=TOKEN; then parts.
-    for token in set(re.findall(r"\S{16,}", secret)):
-        said = said.replace(token, "[secret]")
-    return re.sub(r"[\s\0-\37]+", " ", re.sub("[A-Za-z0-9+/_-]{16,}=*", shown, said)).strip()
+def in_one_line(said: str, secrets: list[str]) -> str:
+    """What a program said, in one line, without what is secret, whole or in parts."""
+    for secret in secrets:
+        said = said.replace(secret, "[secret]")
+    for word in set(re.findall("[A-Za-z0-9+/_-]{16,}", said)):
+        if any(word in secret for secret in secrets):
+            said = said.replace(word, "[secret]")
+    return re.sub(r"[\s\0-\37]+", " ", said).strip()
 
 
 def explain(name: str, status: int, said: str, hung_seconds: float) -> Optional[Problem]:
@@ -485,13 +462,13 @@ def explain(name: str, status: int, said: str, hung_seconds: float) -> Optional[
     if not status:
         return None
     said = said[-SAID_LENGTH:] or "it said nothing"
-    reason = (
-        f"failed with exit status {status}" if status > 0 else f"was killed by signal {-status}"
-    )
-    if status == 123:  # of xargs, which does not pass on that of docker
-        reason = "failed"
+    reason = f"failed with exit status {status}"
     if hung_seconds:
         reason = f"hung, and was killed after {hung_seconds:.0f} seconds"
+    elif status < 0:
+        reason = f"was killed by signal {-status}"
+    elif status == 123:  # of xargs, which does not pass on that of docker
+        reason = "failed"
     if NO_PERMISSION in said.lower():
         remedy = "run it as root, or as one of the group docker"
         return Problem(f"{name} {reason}: {said}: {remedy}", is_final=True)
@@ -557,13 +534,12 @@ class Registries:
         self.programs = programs
         self.folder = folder  # the run's own, or ""
         self.are_for_deploys = False  # and for nothing else
-        self.tokens: dict[str, Future[File]] = {}  # by region
+        self.tokens: dict[str, Future[str]] = {}  # by region
         # Where docker keeps a good login, by host: a folder of the run's own, or "" for docker's
         # own place, which others may change.
         self.logins: dict[str, str] = {}
-        self.kept: dict[
-            str, Future[Optional[Problem]]
-        ] = {}  # logins in docker's own place, by host
+        # Logins in docker's own place, by host.
+        self.kept: dict[str, Future[Optional[Problem]]] = {}
         self.count = 0  # of logins
         # One by one: docker replaces config.json without a lock, and two would lose one another's.
         self.one_by_one = ThreadPoolExecutor(1)
@@ -574,21 +550,20 @@ class Registries:
             if region not in self.tokens or self.tokens[region].exception():
                 self.tokens[region] = pool.submit(self.get_token, region)
 
-    def get_token(self, region: str) -> File:
-        """Have aws print a token to a file in memory, which nobody but docker login reads."""
+    def get_token(self, region: str) -> str:
+        """Have aws print a token, which goes nowhere but to docker login."""
         result = self.programs.run(*AWS_TOKEN, region, is_secret=True)
         problem = result.problem
-        if not problem and result.stdout.size() <= 1:
+        if not problem and not result.stdout:
             problem = Problem("aws ecr get-login-password succeeded, but printed nothing")
         if problem:
             raise problem.after("Failed to acquire docker login credentials")
-        self.programs.tokens.append(result.stdout)
         return result.stdout
 
-    def log_in(self, host: str) -> str:
+    def log_in(self, host: str) -> None:
         """Log docker in to a registry in its own place, and beside that in a folder of the run's own.
 
-        Returns the folder; "" if docker has its own place only. Raises Problem.
+        Notes that folder; "" if docker has its own place only. Raises Problem.
         """
         token = self.tokens[region_of(host)].result()
         self.kept[host] = self.one_by_one.submit(self.keep, host, token)
@@ -599,12 +574,12 @@ class Registries:
             problem = self.kept[host].result()
         if problem:
             raise problem.after("Docker login failed")
+        self.logins[host] = folder
         self.count += 1
         where = "" if folder or self.are_for_deploys else " in its own place only"
         log.info("Docker login succeeded for %s%s", host, where)
-        return folder
 
-    def log_in_apart(self, host: str, token: File) -> str:
+    def log_in_apart(self, host: str, token: str) -> str:
         """Log docker in in a folder of the run's own; "" if it does not use that, as a snap's."""
         folder = make_login_folder(self.folder, host) if self.folder else ""
         if not folder:
@@ -615,12 +590,11 @@ class Registries:
         has_grown = os.path.getsize(config) > size
         return folder if has_grown and not result.problem else ""
 
-    def pass_token(self, host: str, token: File, **how: Any) -> Result:
-        """Have docker log in with a token, which it reads from a file of its own."""
-        stdin = File(source=token)
-        return self.programs.run(*LOGIN, host, stdin=stdin, is_secret=True, **how)
+    def pass_token(self, host: str, token: str, **how: Any) -> Result:
+        """Have docker log in with a token."""
+        return self.programs.run(*LOGIN, host, stdin=token, **how)
 
-    def keep(self, host: str, token: File) -> Optional[Problem]:
+    def keep(self, host: str, token: str) -> Optional[Problem]:
         """Log docker in where it keeps its logins, for deploys from here. Raises Problem.
 
         This is never cut short. What counts is that a login is there, by whatever way; returned is
@@ -645,7 +619,7 @@ class Registries:
         It is not cut short either: some clients store the login again.
         """
         result = self.programs.run(*PROOF, host, is_stoppable=False)
-        said = (result.stdout.text() + result.said).lower()
+        said = (result.stdout + result.said).lower()
         is_good = GOOD in said and not any(text in said for text in NOT_GOOD)
         if result.problem and not is_good:
             text = f"{beginning}docker holds no login that the registry takes"
@@ -669,28 +643,23 @@ class Registries:
 
 
 def make_login_folder(folder: str, host: str) -> str:
-    """A folder for one login of docker's, with all that its own place has but other logins.
-
-    "" if there is no room for it.
+    """A folder for one login of docker's, with links to all that its own place has but
+    config.json and drafts of that; "" if there is no room for it.
     """
     with contextlib.suppress(OSError):
         # mkdtemp, for there may be one of an earlier try.
         path = tempfile.mkdtemp(prefix=f"{host}-", dir=folder)
-        link_all(docker_folder(), path)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            for name in os.listdir(docker_folder()):
+                if not name.startswith("config.json"):
+                    source = os.path.abspath(os.path.join(docker_folder(), name))
+                    os.symlink(source, os.path.join(path, name))
         # With this, and not without, the client keeps the login in this very file, whatever store
         # is on the PATH: docker/cli, cli/config/credentials/default_store.go.
         with open(os.path.join(path, "config.json"), "w") as config:
             json.dump({"auths": {host: {}}}, config)
         return path
     return ""
-
-
-def link_all(source: str, target: str) -> None:
-    """Links to all that is in a folder, but its config.json and drafts of that."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-        for name in os.listdir(source):
-            if not name.startswith("config.json"):
-                os.symlink(os.path.abspath(os.path.join(source, name)), os.path.join(target, name))
 
 
 # The model: what swarm does with an update --------------------------------------------------------
@@ -945,6 +914,8 @@ def decide(service: Service, host: str, options: argparse.Namespace) -> tuple[st
 def spare(service: Service, host: str, options: argparse.Namespace) -> tuple[str, str]:
     """What becomes of a service: the first line that applies."""
     effects = effects_of(service)
+    # The docker client adds :latest to an image that has neither tag nor digest.
+    tag = service.image.rpartition("/")[2]
     held = OVERDUE if service.hours >= LONG_HOURS else HELD
     rollout = ROLLOUT_AND_BACK if service.rollout in ("updating", "paused") else ROLLOUT
     waits = OVERDUE if service.quiet_hours >= LONG_HOURS else HELD
@@ -956,7 +927,7 @@ def spare(service: Service, host: str, options: argparse.Namespace) -> tuple[str
         (service.host != host,                HELD,    MOVED),
         (service.mode in JOBS,                LEFT,    IS_JOB),
         (service.mode not in MODES,           held,    UNKNOWN_MODE),
-        (not has_tag(service.image),          held,    NO_TAG),
+        (":" not in tag,                      held,    NO_TAG),
         (service.is_in_rollout,               held,    rollout),
         (keeps_rollback(service, options),    LEFT,    KEPT),
         (effects.swaps,                       restart, LEFTOVER),
@@ -976,11 +947,6 @@ def keeps_rollback(service: Service, options: argparse.Namespace) -> bool:
     """Whether docker service rollback is to go on to lead somewhere."""
     is_change = service.rollout == "completed" and service.changes_tasks
     return is_change and service.hours < options.keep_rollback
-
-
-def has_tag(image: str) -> bool:
-    """Whether an image has a tag or a digest: the docker client adds :latest to one without."""
-    return ":" in image.rpartition("/")[2]
 
 
 # Look, update, look again -------------------------------------------------------------------------
@@ -1032,7 +998,7 @@ def look(
 
     def ask(*command: str) -> list[dict[str, Any]]:
         """Ask docker something, but not for long."""
-        return programs.run(*command, seconds=LOOK_SECONDS).checked().stdout.objects()
+        return programs.run(*command, seconds=LOOK_SECONDS).checked().objects()
 
     with ThreadPoolExecutor(1) as pool:
         tasks = pool.submit(ask, *TASKS, *ONLY_WANTED, *ids)
@@ -1061,24 +1027,23 @@ def look_at_histories(services: list[Service], ask: Any) -> None:
 
 
 def look_at_specs(services: list[Service], ask: Any, known: dict[tuple[str, int], str]) -> None:
-    """See whether tasks that serve are as the spec says, where something was changed.
+    """See whether tasks that serve are as the spec says, where something was changed. Raises
+    KeyError for one that docker does not show.
 
     What is known by task and version of its service is not asked for again: of many tasks the
     answer comes too late for an update, and the next try has it.
     """
-    changed = [service for service in services if not service.is_steady]
-    owners = {task.id: service for service in changed for task in service.tasks(SERVING)}
-    asked = [task for task in owners if (task, owners[task].version) not in known]
-    for data in ask(*SPECS, *asked) if asked else []:
+    serving = [
+        (task, service)
+        for service in services
+        if not service.is_steady
+        for task in service.tasks(SERVING)
+    ]
+    owners = {each.id: it for each, it in serving if (each.id, it.version) not in known}
+    for data in ask(*SPECS, *owners) if owners else []:
         service = owners[data["ID"]]
         known[data["ID"], service.version] = difference(service, data)
-    for service in changed:
-        note_differences(service, known)
-
-
-def note_differences(service: Service, known: dict[tuple[str, int], str]) -> None:
-    """Note in what its tasks are different. Raises KeyError for one that docker did not show."""
-    for task in service.tasks(SERVING):
+    for task, service in serving:
         task.difference = task.difference or known[task.id, service.version]
 
 
@@ -1263,7 +1228,7 @@ def update(run: "Run", due: list[Service], folder: str, looked_at: float) -> Pro
     began = time.monotonic()
     result = run.programs.run(
         *UPDATE,
-        stdin=File("\n".join(service.id for service in due)),
+        stdin="\n".join(service.id for service in due),
         through=XARGS,
         folder=folder,
         seconds=looked_at + STALE_SECONDS - began,
@@ -1276,7 +1241,7 @@ def update(run: "Run", due: list[Service], folder: str, looked_at: float) -> Pro
     if ended > looked_at + STALE_SECONDS:
         text = "docker service update hung, or did not begin soon after the look"
         problem = Problem(f"{text}: {result.said[-SAID_LENGTH:] or 'it said nothing'}")
-    done = set(result.stdout.lines())
+    done = set(result.lines())
     run.updated += [service for service in due if service.id in done]
     return {service.name: problem for service in due if service.id not in done}
 
@@ -1288,16 +1253,15 @@ def say_restarts(run: "Run") -> None:
     """
     quiet = {each.id: each for each in run.updated if effects_of(each) == Effects()}
     run.updated = []
-    ids = list(quiet)
-    for begin in range(0, len(ids), 500):
-        result = run.programs.run(*STATUS, *ids[begin : begin + 500])
-        for line in result.stdout.lines():
-            key, _, status = line.partition(" ")
-            began = re.search(r'"StartedAt":"([^"]+)"', status)
-            if key in quiet and began and began[1] != quiet[key].began:
-                run.report.restarted(quiet[key].name, UNFORESEEN.format(quiet[key]))
-        if result.problem:
-            log.log(NOTICE, "Could not check whether tasks restarted: %s", result.problem.text)
+    result = run.programs.run(*STATUS, *quiet) if quiet else Result(None)
+    for line in result.lines():
+        key, _, status = line.partition(" ")
+        began = re.search(r'"StartedAt":"([^"]+)"', status)
+        if key in quiet and began and began[1] != quiet[key].began:
+            run.report.restarts.add(quiet[key].name)
+            log.warning("%s restarts: %s", quiet[key].name, UNFORESEEN.format(quiet[key]))
+    if result.problem:
+        log.log(NOTICE, "Could not check whether tasks restarted: %s", result.problem.text)
 
 
 # What is said -------------------------------------------------------------------------------------
@@ -1366,11 +1330,6 @@ class Report:
             # Whoever read it may have gone.
             with contextlib.suppress(OSError):
                 self.names.write(f"{service.name}\n")
-
-    def restarted(self, name: str, reason: str) -> None:
-        """The tasks of a service are being replaced, which nobody could say before."""
-        self.restarts.add(name)
-        log.warning("%s restarts: %s", name, reason)
 
     def end(self, logins: int) -> int:
         """Say what the run did, and what is missing. Returns the exit status."""
@@ -1444,6 +1403,7 @@ class Run:
     updated: list[Service] = field(default_factory=list)  # and not yet looked at again
     # Differences of tasks, by their ID and the version of their service.
     known: dict[tuple[str, int], str] = field(default_factory=dict)
+    turn: threading.Lock = field(default_factory=threading.Lock)  # to begin a batch
 
     def note_done(self, problems: Problems) -> Problems:
         """Leave what has a problem to be done again, and what has no outcome."""
@@ -1519,11 +1479,11 @@ def find_services(run: Run) -> Problems:
         context = pool.submit(run.programs.run, *CONTEXT)
         result = run.programs.run(*LIST)
     # A login of the run's own lies in another folder, where docker finds no current context.
-    os.environ["DOCKER_CONTEXT"] = context.result().checked().stdout.text()
+    os.environ["DOCKER_CONTEXT"] = context.result().checked().stdout
     if not result.problem:
-        choose(run, [row_from(line) for line in result.stdout.lines()])
+        choose(run, [row_from(line) for line in result.lines()])
         return {}
-    state = run.programs.run(*INFO).stdout.text()
+    state = run.programs.run(*INFO).stdout
     if run.options.login_only and "inactive" in state:
         log.log(NOTICE, "Not in a swarm yet")
         return {}
@@ -1562,7 +1522,7 @@ def leads(run: Run) -> bool:
     if not run.options.leader_only:
         return True
     result = run.programs.run(*LEADER)
-    answer = result.stdout.text()
+    answer = result.stdout
     if result.problem or answer not in ("true", "false"):
         unclear = Problem(f"docker node inspect does not say who leads: {answer[:SAID_LENGTH]!r}")
         raise result.problem or unclear
@@ -1581,7 +1541,7 @@ def own_region(run: Run, is_certain: bool) -> str:
     if options.region or run.hosts or options.services or options.refresh_only:
         return options.region or ""
     regions = (os.environ.get("AWS_REGION"), os.environ.get("AWS_DEFAULT_REGION"))
-    region = next(filter(None, regions), "") or run.programs.run(*AWS_REGION).stdout.text()
+    region = next(filter(None, regions), "") or run.programs.run(*AWS_REGION).stdout
     if is_certain and not region:
         text = "No service uses ECR, and no region is set: pass --region or --registry"
         if run.options.login_only:
@@ -1590,71 +1550,84 @@ def own_region(run: Run, is_certain: bool) -> str:
     return region
 
 
-def begin_logins(
-    run: Run, hosts: set[str], region: str, pool: ThreadPoolExecutor
-) -> dict["Future[str]", str]:
-    """Begin to log in to all registries, side by side. Returns the host of each login."""
+def refresh_services(
+    run: Run, groups: dict[str, list[Row]], hosts: set[str], region: str
+) -> Problems:
+    """Refresh services as soon as docker is logged in to their registry. Returns the problems."""
     if run.options.dry_run or run.options.refresh_only:
-        say_logins(run, hosts, region)
-        return {pool.submit(str): host for host in hosts - run.registries.logins.keys()}
-    left = hosts - run.registries.logins.keys()
-    regions = {region_of(host) for host in left}
-    run.registries.get_tokens(pool, regions.union([region] if region else []))
-    # In another order each time, since docker's own place takes them one by one.
-    order = random.sample(sorted(left), len(left))
-    logins = {pool.submit(run.registries.log_in, host): host for host in order}
-    if region and region not in run.registries.logins:
-        logins[pool.submit(log_in_to_own, run, hosts, region)] = region
-    return logins
+        skip_logins(run, hosts, region)
+        region = ""
+    problems: Problems = {}
+    for job, host in begin_and_wait(run, groups, hosts, region).items():
+        problem = problem_of(job)
+        if problem:
+            names = [row.name for row in groups.get(host, [])] or [f"registry {host}"]
+            problems.update(dict.fromkeys(names, problem.after(f"not logged in to {host}")))
+        else:
+            problems.update(job.result())
+    say_restarts(run)
+    run.registries.say_what_is_not_kept()
+    return problems
 
 
-def say_logins(run: Run, hosts: set[str], region: str) -> None:
-    """What a dry run does instead."""
+def begin_and_wait(
+    run: Run, groups: dict[str, list[Row]], hosts: set[str], region: str
+) -> dict["Future[Problems]", str]:
+    """Deal with all registries side by side. Returns the host of each, when all is done."""
+    regions = {region_of(host) for host in hosts - run.registries.logins.keys()}
+    # In another order each time, since docker's own place takes logins one by one.
+    order = random.sample(sorted(hosts | groups.keys()), len(hosts | groups.keys()))
+    with ThreadPoolExecutor(WORKERS) as workers, ThreadPoolExecutor(3 * len(order) + 3) as pool:
+        run.registries.get_tokens(pool, regions.union([region] if region else []))
+        jobs = {
+            pool.submit(refresh_registry, run, host, groups.get(host, []), workers): host
+            for host in order
+        }
+        if region:
+            jobs[pool.submit(log_in_to_own, run, hosts, region)] = region
+    return jobs
+
+
+def skip_logins(run: Run, hosts: set[str], region: str) -> None:
+    """Go on with the logins that docker holds."""
+    run.registries.logins.update(dict.fromkeys(hosts, ""))
     places = sorted(hosts) + [f"your own registry in {region}"] * bool(region)
     if not run.options.refresh_only:
         log.info("Would log in to %s", ", ".join(places) or "no registry")
 
 
-def log_in_to_own(run: Run, hosts: set[str], region: str) -> str:
+def log_in_to_own(run: Run, hosts: set[str], region: str) -> Problems:
     """Log in to the account's own registry in a region, if that is not done anyway."""
     account = run.programs.run(*AWS_ACCOUNT, "--region", region)
     suffix = PARTITIONS.get(region.rsplit("-", 2)[0], "amazonaws.com")
-    host = f"{account.stdout.text()}.dkr.ecr.{region}.{suffix}"
+    host = f"{account.stdout}.dkr.ecr.{region}.{suffix}"
     if account.problem:
         raise account.problem.after(f"your own registry in {region}")
     if not ECR_HOST.fullmatch(host):
         raise Problem(f"{host[:SAID_LENGTH]} is no registry: check the region")
-    return "" if host in hosts else run.registries.log_in(host)
+    if host not in hosts | run.registries.logins.keys():
+        run.registries.log_in(host)
+    return {}
 
 
-def refresh_services(
-    run: Run, groups: dict[str, list[Row]], hosts: set[str], region: str
-) -> Problems:
-    """Refresh services as soon as docker is logged in to their registry. Returns the problems."""
+def refresh_registry(run: Run, host: str, rows: list[Row], workers: ThreadPoolExecutor) -> Problems:
+    """Log in to a registry, then refresh its services, as many at a time as docker updates within
+    a second. Raises Problem if there is no login.
+
+    What failed before is tried one by one. A batch that hangs holds the next up for a while only.
+    """
+    if host not in run.registries.logins:
+        run.registries.log_in(host)
+    batches = {}
+    while rows:
+        with run.turn:
+            size = min(BATCH, max(AT_ONCE, int(run.pace))) if run.is_first else 1
+            batch = workers.submit(refresh, run, rows[:size])
+            concurrent.futures.wait([batch], PATIENCE_SECONDS if run.is_first else 0)
+        batches[batch], rows = rows[:size], rows[size:]
     problems: Problems = {}
-    batches: dict[Future[Problems], list[Row]] = {}
-    with ThreadPoolExecutor(3 * len(hosts) + 3) as pool, ThreadPoolExecutor(WORKERS) as workers:
-        waiting = begin_logins(run, hosts, region, pool)
-        for host in sorted(groups.keys() & run.registries.logins.keys()):
-            batches.update(begin_batches(run, groups[host], workers))
-        while waiting:
-            # Nobody waits for long for a registry that hangs.
-            ready, _ = concurrent.futures.wait(waiting, GATHER_SECONDS)
-            for login in ready:
-                host = waiting.pop(login)
-                rows = groups.get(host, [])
-                problem = problem_of(login)
-                if problem:
-                    names = [row.name for row in rows] or [f"registry {host}"]
-                    problem = problem.after(f"not logged in to {host}")
-                    problems.update(dict.fromkeys(names, problem))
-                    continue
-                run.registries.logins[host] = login.result()
-                batches.update(begin_batches(run, rows, workers))
-    for batch, rows in batches.items():
-        problems.update(end_batch(run, rows, batch))
-    say_restarts(run)
-    run.registries.say_what_is_not_kept()
+    for batch, some in batches.items():
+        problems.update(end_batch(run, some, batch))
     return problems
 
 
@@ -1669,23 +1642,6 @@ def rows_by_host(run: Run) -> dict[str, list[Row]]:
         for row in sorted(groups.pop("", []), key=lambda row: row.name):
             run.report.conclude(LEFT, ELSEWHERE, row.name)
     return groups
-
-
-def begin_batches(
-    run: Run, rows: list[Row], workers: ThreadPoolExecutor
-) -> dict["Future[Problems]", list[Row]]:
-    """Refresh services of one registry, as many at a time as docker updates within a second.
-
-    What failed before is tried one by one. A batch that hangs holds the next up for a while only.
-    """
-    batches: dict[Future[Problems], list[Row]] = {}
-    while rows:
-        size = min(BATCH, max(AT_ONCE, int(run.pace))) if run.is_first else 1
-        batch, rows = rows[:size], rows[size:]
-        future = workers.submit(refresh, run, batch)
-        batches[future] = batch
-        concurrent.futures.wait([future], PATIENCE_SECONDS if run.is_first else 0)
-    return batches
 
 
 def end_batch(run: Run, rows: list[Row], batch: "Future[Problems]") -> Problems:
@@ -1706,12 +1662,10 @@ def main(arguments: Optional[list[str]] = None) -> int:
     """Run, and end as one who is told to stop. Returns the exit status."""
     options = parse(arguments)
     if "sh" not in sys.modules:
-        print(
+        sys.exit(
             f"ecr_swarm_login: {sys.executable} has no library sh:"
-            " apt-get install python3-sh, or pip3 install 'sh<3'",
-            file=sys.stderr,
+            " apt-get install python3-sh, or pip3 install 'sh<3'"
         )
-        return 1
     programs = Programs()
     prepare(programs, options.quiet)
     with ThreadPoolExecutor(1) as pool:
@@ -1755,10 +1709,10 @@ def add_options(add: Any) -> None:
     add("--no-restart", action="store_true",
         help="hold back services whose tasks the update restarts: changed placement, unsorted"
         " mounts or ulimits")
-    add("--keep-rollback", metavar="HOURS", type=number(0, 10), default=0,
+    add("--keep-rollback", metavar="HOURS", type=int, default=0,
         help="leave a service alone for HOURS after a rollout: a refresh breaks docker service"
         " rollback. 0 by default, at most 10: tokens live 12")
-    add("--tries", metavar="N", type=number(1, 60), default=1,
+    add("--tries", metavar="N", type=int, default=1,
         help="when something failed, try it again a minute later, N times in all. 1 by default")
     add("-n", "--dry-run", action="store_true",
         help="say what would be done, and why; change nothing")
@@ -1767,24 +1721,13 @@ def add_options(add: Any) -> None:
     # fmt: on
 
 
-def number(least: int, most: int) -> Any:
-    """The type of an option that takes a number."""
-
-    def convert(text: str) -> int:
-        """Raises argparse's error, in the same words on each Python."""
-        if not re.fullmatch("[0-9]{1,2}", text) or not least <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"takes a number from {least} to {most}, not '{text}'")
-        return int(text)
-
-    return convert
-
-
 def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Exit with status 2 if options make no sense."""
     is_region = re.fullmatch("[a-z]+(-[a-z]+)+-[0-9]+", options.region or "eu-central-1")
     are_hosts = all(map(ECR_HOST.fullmatch, options.registry))
     logs_in = options.login_only or options.region or options.registry
-    spares = options.no_restart or options.keep_rollback
+    keeps = options.keep_rollback
+    spares = options.no_restart or keeps
     # fmt: off
     errors = (
         ("" in options.services,
@@ -1795,6 +1738,10 @@ def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
          "--registry takes a host such as 123456789012.dkr.ecr.eu-central-1.amazonaws.com"),
         (not is_region,
          "--region takes a region such as eu-central-1"),
+        (not 0 <= keeps <= 10,
+         "--keep-rollback takes a number from 0 to 10"),
+        (not 1 <= options.tries <= 60,
+         "--tries takes a number from 1 to 60"),
         (options.refresh_only and logs_in,
          "--refresh-only logs in nowhere: leave out --login-only, --region and --registry"),
         (options.all_services and spares,

@@ -243,7 +243,7 @@ def test_a_leader_that_is_not_known_is_a_failure(
     script: Any, monkeypatch: pytest.MonkeyPatch, answer: str
 ) -> None:
     programs = script.Programs()
-    ended = script.Result(None, script.File(answer), "")
+    ended = script.Result(None, (answer), "")
     monkeypatch.setattr(programs, "run", lambda *_, **__: ended)
     options = script.parse(["--leader-only"])
 
@@ -313,7 +313,7 @@ def test_a_rollout_that_begins_with_the_update_is_seen_in_any_state(
         for name, when in (("new", "2026-01-01T00:00:00.2Z"), ("old", began))
     ]
     programs, report = script.Programs(), script.Report(is_quiet=True)
-    ended = script.Result(None, script.File("".join([*lines, "none null\n"])), "")
+    ended = script.Result(None, ("".join([*lines, "none null\n"])), "")
     monkeypatch.setattr(programs, "run", lambda *_, **__: ended)
     it = script.Run(None, programs, report, None)
     it.updated = [made("Running", id=name, name=name, began=began) for name in ("new", "old")]

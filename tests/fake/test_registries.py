@@ -66,7 +66,7 @@ def test_where_the_own_registry_is(
 
     def ask(*command: str) -> Any:
         assert command == CONFIGURE
-        return SimpleNamespace(stdout=script.File(given.get("profile", "") + "\n"))
+        return SimpleNamespace(stdout=given.get("profile", ""))
 
     run = SimpleNamespace(
         options=script.parse(arguments),
@@ -116,14 +116,18 @@ def test_the_host_of_the_account_s_own_registry(script: Any, region: str, suffix
 
     def ask(*command: str) -> Any:
         asked.append(command)
-        return SimpleNamespace(stdout=script.File(f"{ACCOUNT}\n"), problem=None)
+        return SimpleNamespace(stdout=ACCOUNT, problem=None)
 
-    registries = SimpleNamespace(log_in=lambda host: f"in {host}")
+    logged_in: list[str] = []
+    registries = SimpleNamespace(log_in=logged_in.append, logins={})
     run = SimpleNamespace(programs=SimpleNamespace(run=ask), registries=registries)
     host = f"{ACCOUNT}.dkr.ecr.{region}.{suffix}"
 
-    assert script.log_in_to_own(run, set(), region) == f"in {host}"
-    assert script.log_in_to_own(run, {host}, region) == ""
+    script.log_in_to_own(run, {host}, region)
+    assert logged_in == []
+    script.log_in_to_own(run, set(), region)
+
+    assert logged_in == [host]
     assert asked[0] == (*STS, "--query", "Account", "--output", "text", "--region", region)
 
 

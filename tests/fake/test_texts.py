@@ -95,7 +95,7 @@ def is_proven(script: Any, stdout: str, stderr: str, status: int) -> bool:
     def say(*command: str, **_: Any) -> Any:
         assert command == (*PROOF, ECR)
         problem = script.Problem(stderr) if status else None
-        return script.Result(problem, script.File(stdout), stderr)
+        return script.Result(problem, (stdout), stderr)
 
     registries = script.Registries(SimpleNamespace(run=say), "")
     try:

@@ -17,14 +17,16 @@ import argparse
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import lab as labs
+import recording
 import stories
 from case import Case
 from lab import Lab, ecr_host, wait_until
@@ -40,6 +42,20 @@ GRACE_SECONDS = 8
 WATCH_SECONDS = 14
 # A second try of a disagreement may end with twins that are not alike: it is tried once more.
 RETRIES = 2
+# Notes what docker shows the script, before it passes that on.
+RECORDER = """\
+#!/bin/sh
+case "$1 $2" in
+"service inspect" | "service ps" | "inspect --type" | "node inspect") ;;
+*) exec {docker} "$@" ;;
+esac
+shown=$(mktemp {folder}/shown-XXXXXXXX)
+printf '%s\\n' "$@" >"$shown.argv"
+{docker} "$@" >"$shown"
+status=$?
+cat "$shown"
+exit $status
+"""
 
 
 def say(*lines):
@@ -86,6 +102,12 @@ class Walk:
         self.images["@missing"] = f"{ecr_host()}/app:missing"
         self.logins = [self.other_login(number) for number in range(stories.ROUNDS + 1)]
         self.away = {}  # what happened to nodes, by name
+        self.recorder = self.manager.home / "recorder"
+        self.recorder.mkdir()
+        docker = shutil.which("docker", path=self.manager.environment["PATH"])
+        wrapper = self.recorder / "docker"
+        wrapper.write_text(RECORDER.format(docker=docker, folder=self.recorder))
+        wrapper.chmod(0o755)
 
     def pull(self, node):
         """All images: twins that wait for a node's first pull go different ways."""
@@ -114,15 +136,22 @@ class Walk:
         uneven = self.live(session)
         time.sleep(REST_SECONDS)
         before = self.alike(session.stories)
+        now = time.time()
         result = self.refresh(session.stories)
+        shown = recording.shown(self.recorder)
         time.sleep(WATCH_SECONDS)
         after = self.look()
-        return [
+        endings = [
             Ending.of(story, before[story.number], after, result)
             if story.number in before and story.number not in uneven
             else Ending(story)
             for story in session.stories
         ]
+        for ending in endings:
+            if ending.category:
+                name = name_of(ending.story, SCRIPT)
+                ending.record = recording.of(name, shown, now, ending.said)
+        return endings
 
     def live(self, session):
         """All rounds. Returns the stories in which not all twins could take the same step."""
@@ -145,7 +174,8 @@ class Walk:
         """The script for all its twins at once, and plain updates. Returns what the script did."""
         with ThreadPoolExecutor() as pool:
             names = [name_of(story, SCRIPT) for story in some]
-            result = pool.submit(self.manager.script, *names)
+            path = f"{self.recorder}:{self.manager.environment['PATH']}"
+            result = pool.submit(self.manager.script, *names, PATH=path)
             # The script has to log in before: about the same moment.
             time.sleep(1)
             list(pool.map(self.update, [name_of(story, PLAIN) for story in some]))
@@ -252,6 +282,8 @@ class Ending:
     story: stories.Story
     category: str = ""
     text: str = ""
+    said: stories.Said = field(default_factory=stories.Said)
+    record: dict = field(default_factory=dict)  # see recording.py
 
     @classmethod
     def of(cls, story, before, after, result):
@@ -265,7 +297,7 @@ class Ending:
         text += [f"  script: {name} refreshed"] if said.is_refreshed else []
         for twin in TWINS:
             text += describe(name_of(story, twin), counts[twin], before, after)
-        return cls(story, stories.judge(said, counts), "\n".join(text))
+        return cls(story, stories.judge(said, counts), "\n".join(text), said)
 
     @property
     def is_bad(self):
@@ -297,8 +329,9 @@ def describe(name, counts, before, after):
 class Run:
     """Sessions, one after the other, and what they came to."""
 
-    def __init__(self, engine, aws="v1"):
+    def __init__(self, engine, aws="v1", record=None):
         self.programs = {"engine": engine, "aws": aws}
+        self.record = record  # the file that gets what docker showed
         self.open = contextlib.ExitStack()
         self.walk = None
         self.endings = []  # (Session, Ending)
@@ -326,6 +359,12 @@ class Run:
         began = time.monotonic()
         endings = self.play(session)
         self.endings += [(session, ending) for ending in endings]
+        if self.record:
+            titles = {
+                "engine": self.programs["engine"],
+                "session": f"{session.seed}/{session.number}",
+            }
+            recording.append(self.record, titles, endings)
         said = ", ".join(f"{each.story.number} {each.category or 'not alike'}" for each in endings)
         seconds = time.monotonic() - began
         say(f"session {session.seed}/{session.number} ({seconds:.0f} s): {said or 'failed'}")
@@ -372,9 +411,9 @@ def report(session, ending):
     return "\n".join(lines)
 
 
-def walk(sessions, engine="20.10", aws="v1"):
+def walk(sessions, engine="20.10", aws="v1", record=None):
     """Play sessions, try disagreements again. Returns the Run, which has it all."""
-    run = Run(engine, aws)
+    run = Run(engine, aws, record)
     try:
         for session in sessions:
             run.session(session)
@@ -408,11 +447,14 @@ def main():
     parser.add_argument("--aws", default="v1")
     parser.add_argument("--script", type=Path, help="another version of the script")
     parser.add_argument("--story", metavar="SEED/SESSION[/STORY]", help="play this one again")
+    parser.add_argument(
+        "--record", type=Path, help="note there what docker showed, for recorded.py"
+    )
     options = parser.parse_args()
     if options.script:
         labs.SCRIPT = options.script.resolve()
     began = time.monotonic()
-    run = walk(sessions_of(options), options.engine, options.aws)
+    run = walk(sessions_of(options), options.engine, options.aws, options.record)
     minutes = (time.monotonic() - began) / 60
     say(f"{len(run.endings) / minutes:.1f} stories a minute", run.summary())
     return 1 if run.believed else 0
