@@ -586,13 +586,9 @@ class Registries:
             return ""
         config = os.path.join(folder, "config.json")
         size = os.path.getsize(config)
-        result = self.pass_token(host, token, folder=folder)
+        result = self.programs.run(*LOGIN, host, stdin=token, folder=folder)
         has_grown = os.path.getsize(config) > size
         return folder if has_grown and not result.problem else ""
-
-    def pass_token(self, host: str, token: str, **how: Any) -> Result:
-        """Have docker log in with a token."""
-        return self.programs.run(*LOGIN, host, stdin=token, **how)
 
     def keep(self, host: str, token: str) -> Optional[Problem]:
         """Log docker in where it keeps its logins, for deploys from here. Raises Problem.
@@ -601,7 +597,7 @@ class Registries:
         the problem with this one. If docker says that it lies in config.json, and there is one, it
         does; else docker proves it.
         """
-        result = self.pass_token(host, token, is_stoppable=False)
+        result = self.programs.run(*LOGIN, host, stdin=token, is_stoppable=False)
         config = os.path.join(docker_folder(), "config.json")
         if not result.problem and IN_FILE in result.said and os.path.exists(config):
             return None
@@ -1371,12 +1367,7 @@ def by_reason(problems: Problems) -> dict[str, list[str]]:
 
 def label(names: Sequence[str]) -> str:
     """Services by name, as long as they are few."""
-    return ", ".join(names) if len(names) < 4 else count(len(names), "service")
-
-
-def count(number: int, noun: str) -> str:
-    """A number of things: 1 login, 2 logins."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return ", ".join(names) if len(names) < 4 else f"{len(names)} services"
 
 
 def is_journal(descriptor: int) -> bool:
@@ -1442,7 +1433,8 @@ def try_again_and_again(run: Run) -> Problems:
             continue
         for reason, names in by_reason(hopeful).items():
             who = f"{label(names)} to be tried again" if names else "To be tried again"
-            log.log(NOTICE, "%s in %s: %s", who, count(pause, "second"), reason)
+            when = f"in {pause} second{'s' * (pause != 1)}"
+            log.log(NOTICE, "%s %s: %s", who, when, reason)
         run.programs.run("sleep", str(pause), seconds=2 * TRY_SECONDS)
         run.is_first = False
         problems = attempt(run)
@@ -1625,7 +1617,8 @@ def refresh_registry(run: Run, host: str, rows: list[Row], workers: ThreadPoolEx
             size = min(BATCH, max(AT_ONCE, int(run.pace))) if run.is_first else 1
             batch = workers.submit(refresh, run, rows[:size])
             concurrent.futures.wait([batch], PATIENCE_SECONDS if run.is_first else 0)
-        batches[batch], rows = rows[:size], rows[size:]
+        batches[batch] = rows[:size]
+        rows = rows[size:]
     problems: Problems = {}
     for batch, some in batches.items():
         problems.update(end_batch(run, some, batch))
