@@ -72,6 +72,7 @@ READER_SECONDS = 5  # for a reader of the log that stalls; then the rest of it i
 # leader. TRY_SECONDS come before each further run of --tries.
 PAUSES = (1, 3, 9)
 TRY_SECONDS = 60
+PART_LENGTH = 16  # characters of a token that are secret
 SAID_LENGTH = 500  # characters of what a program said that are shown: the last ones tell most
 OUTPUT_BYTES = 64 * 2**20  # that a program may print: some ten times what 5,000 services take
 BATCH = 100  # services at most that are looked at, then updated, within a second if docker keeps up
@@ -131,6 +132,7 @@ GONE_TEXT = "no such service"
 JOBS = ("ReplicatedJob", "GlobalJob")
 MODES = ("Replicated", "Global")
 SETTLED = ("", "completed", "rollback_completed")  # UpdateStatus.State
+OWN = "your own registry in {}"
 DRY_HEADLINE = "Dry run: nothing is changed"
 HEADLINE = "Running docker update swarm services registry auth"
 
@@ -145,8 +147,8 @@ PARTS = {
     **dict.fromkeys(("Shutdown", "Remove", "Orphaned"), STOPPED),  # by swarm, or with its node
     "Rejected": STUCK,  # it never ran, as for a dead token
 }
-# A rejection that has nothing to do with a token: swarmkit, constraint_enforcer.go.
 LONG_UNITS = ("days", "weeks", "months", "years")
+# A rejection that has nothing to do with a token: swarmkit, constraint_enforcer.go.
 OFF_ITS_NODE = "assigned node no longer meets constraints"
 AGE = re.compile(r"([A-Z][a-z]+) (?:less than a second|about an? [a-z]+|([0-9]{1,6}) ([a-z]+)) ago")
 
@@ -445,13 +447,17 @@ def signal_group(group: int, number: int) -> bool:
 
 
 def in_one_line(said: str, secrets: list[str]) -> str:
-    """What a program said, in one line, without what is secret, whole or in parts."""
-    for secret in secrets:
-        said = said.replace(secret, "[secret]")
-    for word in set(re.findall("[A-Za-z0-9+/_-]{16,}", said)):
-        if any(word in secret for secret in secrets):
-            said = said.replace(word, "[secret]")
-    return re.sub(r"[\s\0-\37]+", " ", said).strip()
+    """What a program said in the end, in one line, without what is secret, whole or in parts."""
+    said = re.sub(r"[\s\0-\37]+", " ", said[-8 * SAID_LENGTH :]).strip()
+    every = "\n".join(secrets)
+    hidden = {
+        place + each
+        for place in range(len(said) - PART_LENGTH + 1)
+        if said[place : place + PART_LENGTH] in every
+        for each in range(PART_LENGTH)
+    }
+    shown = ["\0" if place in hidden else letter for place, letter in enumerate(said)]
+    return re.sub("\0+", "[secret]", "".join(shown))
 
 
 def explain(name: str, status: int, said: str, hung_seconds: float) -> Optional[Problem]:
@@ -580,13 +586,18 @@ class Registries:
         log.info("Docker login succeeded for %s%s", host, where)
 
     def log_in_apart(self, host: str, token: str) -> str:
-        """Log docker in in a folder of the run's own; "" if it does not use that, as a snap's."""
+        """Log docker in in a folder of the run's own; "" if it does not use that, as a snap's.
+
+        Raises Problem if the registry hangs.
+        """
         folder = make_login_folder(self.folder, host) if self.folder else ""
         if not folder:
             return ""
         config = os.path.join(folder, "config.json")
         size = os.path.getsize(config)
         result = self.programs.run(*LOGIN, host, stdin=token, folder=folder)
+        if result.problem and result.has_hung:
+            raise result.problem.after("Docker login failed")
         has_grown = os.path.getsize(config) > size
         return folder if has_grown and not result.problem else ""
 
@@ -671,7 +682,7 @@ class Task:
     state: str
     part: str  # one of PARTS
     is_old: bool  # it has been in this state for LONG_HOURS
-    difference: str = ""  # why an update replaces it though it serves: UNSORTED, PLACED, OLDER
+    difference: str = ""  # why it is not as an update would have it: UNSORTED, PLACED, OLDER
 
 
 @dataclass
@@ -826,16 +837,19 @@ def restarts_itself(service: Service, task: Task) -> bool:
         return False
     if service.condition == "on-failure" and task.state == "Complete":
         return False
-    # How many attempts are used up is not shown; all are, if it has failed and no other came.
-    return not service.max_attempts or task.part == STOPPED
+    # How many attempts are used up is not shown. All are, if it ended by itself and no other came;
+    # and may be, if a replicated one is as the spec says: its node had gone. A rollout takes none.
+    is_replaced = service.mode == "Global" or bool(task.difference)
+    return not service.max_attempts or (task.part == STOPPED and is_replaced)
 
 
 def reconcile(service: Service, slots: dict[str, list[Task]]) -> tuple[list[str], list[str]]:
     """Which of the slots that count stay and are updated, and which are removed."""
     slots = {number: tasks for number, tasks in slots.items() if tasks}
     if service.mode != "Replicated":
-        # Tasks on other nodes are shut down, if they are not yet, and start nothing.
-        return [node for node in slots if service.nodes.get(node, not service.nodes)], []
+        # Tasks on other nodes are shut down, if they are not yet, and start nothing. All count as
+        # long as nobody has asked for nodes.
+        return [node for node in slots if not service.nodes or service.nodes.get(node)], []
     numbers = in_order_of_removal(slots)
     return numbers[: service.replicas], numbers[service.replicas :]
 
@@ -860,8 +874,8 @@ def in_order_of_removal(slots: dict[str, list[Task]]) -> list[str]:
 
 def tasks_replaced(tasks: list[Task]) -> list[Task]:
     """The tasks of a slot that stays which are replaced, or shut down for another in the slot."""
-    clean = [task for task in tasks if not is_dirty(task)]
-    return [task for task in tasks if task not in clean[:1]]
+    stays = [task for task in tasks if not is_dirty(task)][:1]
+    return [task for task in tasks if task not in stays]
 
 
 def is_dirty(task: Task) -> bool:
@@ -902,7 +916,8 @@ def meets(node: dict[str, Any], constraint: str) -> bool:
 def decide(service: Service, host: str, options: argparse.Namespace) -> tuple[str, str]:
     """What becomes of a service that docker is logged in to `host` for, and why. Pure."""
     outcome, reason = spare(service, host, options)
-    if options.all_services and outcome != DUE:
+    # Not with the login of another registry.
+    if options.all_services and outcome != DUE and reason != MOVED:
         return DUE, f"as every service is, although {reason}"
     return outcome, reason
 
@@ -955,6 +970,7 @@ class Row:
     short_id: str  # how its ID begins
     name: str
     host: str  # the ECR registry of its image by then, or ""
+    is_tried: bool = False  # together with others
 
 
 def refresh(run: "Run", rows: list[Row]) -> Problems:
@@ -963,13 +979,14 @@ def refresh(run: "Run", rows: list[Row]) -> Problems:
     Several are looked at together. What spoils that, as one that has just been removed, raises
     Problem or something else for all; they are tried again one by one, and then it has it alone.
     """
-    if run.programs.seconds_left() < CLOSING_SECONDS:
-        raise Problem(f"the {RUN_SECONDS} seconds of the run were over before its turn came")
     host = rows[0].host
     folder = run.registries.logins.get(host)
     if folder is None:
         raise Problem(f"docker has lost its login to {host}")
     is_guarded = not folder and not run.options.dry_run
+    # A proof is not begun if it might have to be cut short.
+    if run.programs.seconds_left() < CLOSING_SECONDS + 2 * PROGRAM_SECONDS * is_guarded:
+        raise Problem(f"the {RUN_SECONDS} seconds of the run were over before its turn came")
     if is_guarded:
         run.registries.guard(host)
     services, looked_at = look(run.programs, rows, run.known)
@@ -989,17 +1006,19 @@ def refresh(run: "Run", rows: list[Row]) -> Problems:
 def look(
     programs: Programs, rows: list[Row], known: dict[tuple[str, int], str]
 ) -> tuple[list[Service], float]:
-    """What services are now, with their tasks, and when docker has said so. Raises Problem."""
+    """What services are now, with their tasks, and since when docker says so. Raises Problem."""
     ids = [row.short_id for row in rows]
+    answered: list[float] = []
 
     def ask(*command: str) -> list[dict[str, Any]]:
         """Ask docker something, but not for long."""
-        return programs.run(*command, seconds=LOOK_SECONDS).checked().objects()
+        result = programs.run(*command, seconds=LOOK_SECONDS).checked()
+        answered.append(time.monotonic())
+        return result.objects()
 
     with ThreadPoolExecutor(1) as pool:
         tasks = pool.submit(ask, *TASKS, *ONLY_WANTED, *ids)
         services = {data["Spec"]["Name"]: service_from(data) for data in ask(*INSPECT, *ids)}
-    looked_at = time.monotonic()
     if services.keys() != {row.name for row in rows}:
         # It prefers a name: moby, daemon/cluster/helpers.go, getService.
         raise Problem(
@@ -1010,7 +1029,7 @@ def look(
     look_at_histories(found, ask)
     look_at_specs(found, ask, known)
     look_at_nodes(found, ask)
-    return found, looked_at
+    return found, min(answered)
 
 
 def look_at_histories(services: list[Service], ask: Any) -> None:
@@ -1023,24 +1042,28 @@ def look_at_histories(services: list[Service], ask: Any) -> None:
 
 
 def look_at_specs(services: list[Service], ask: Any, known: dict[tuple[str, int], str]) -> None:
-    """See whether tasks that serve are as the spec says, where something was changed. Raises
-    KeyError for one that docker does not show.
+    """See whether tasks are as the spec says, where that is in doubt. Raises KeyError for one
+    that docker does not show.
 
     What is known by task and version of its service is not asked for again: of many tasks the
     answer comes too late for an update, and the next try has it.
     """
-    serving = [
-        (task, service)
-        for service in services
-        if not service.is_steady
-        for task in service.tasks(SERVING)
-    ]
-    owners = {each.id: it for each, it in serving if (each.id, it.version) not in known}
+    compared = [(task, service) for service in services for task in to_compare(service)]
+    owners = {each.id: it for each, it in compared if (each.id, it.version) not in known}
     for data in ask(*SPECS, *owners) if owners else []:
         service = owners[data["ID"]]
         known[data["ID"], service.version] = difference(service, data)
-    for task, service in serving:
+    for task, service in compared:
         task.difference = task.difference or known[task.id, service.version]
+
+
+def to_compare(service: Service) -> list[Task]:
+    """The tasks of which it matters whether they are as the spec says."""
+    serving = [] if service.is_steady else service.tasks(SERVING)
+    if service.mode == "Global" or not service.max_attempts:
+        return serving
+    slots = [tasks for tasks in service.slots.values() if not any(each.is_wanted for each in tasks)]
+    return serving + [tasks[0] for tasks in slots if tasks[0].part == STOPPED]
 
 
 def look_at_nodes(services: list[Service], ask: Any) -> None:
@@ -1083,8 +1106,8 @@ def service_from(data: dict[str, Any]) -> Service:
 def changed_parts(spec: dict[str, Any], previous: Any, rollout: str) -> set[str]:
     """The parts of a spec that the last update changed. docker does not show tokens.
 
-    Nothing but the last update then, or none at all, and tasks that serve are as the spec says: a
-    refresh replaces what is different. (Or an update that changed nothing and brought no token.)
+    None were if the last update was a refresh; then tasks that serve are as the spec says, since a
+    refresh replaces what is different. (Or it changed nothing and brought no token, either.)
     """
     if not previous:
         # A rollback that swarm began has none, either. Once that has paused, there is no other
@@ -1185,7 +1208,7 @@ def needs_history(service: Service) -> bool:
 
 
 def difference(service: Service, data: dict[str, Any]) -> str:
-    """In what a task that serves is not as the spec says, given docker inspect of it."""
+    """In what a task is not as the spec says, given docker inspect of it."""
     template = with_defaults({"TaskTemplate": data["Spec"]})["TaskTemplate"]
     # docker shows no ports of a task, but those that are older than the rollout have the old.
     has_old_ports = data["CreatedAt"].rstrip("Z") < service.began.rstrip("Z")
@@ -1232,13 +1255,13 @@ def update(run: "Run", due: list[Service], folder: str, looked_at: float) -> Pro
         drain_seconds=UPDATE_SECONDS,
     )
     ended = time.monotonic()
-    # So many are looked at at a time as docker updates within a second, looks included.
-    run.pace = 0.8 * len(due) / (ended - began)
     problem = result.problem or Problem("docker did not confirm the update")
     if ended > looked_at + STALE_SECONDS:
         text = "docker service update hung, or did not begin soon after the look"
         problem = Problem(f"{text}: {result.said[-SAID_LENGTH:] or 'it said nothing'}")
     done = set(result.lines())
+    # So many are looked at at a time as docker updates within a second, looks included.
+    run.pace = 0.8 * len(done) / max(ended - began, 0.01)
     run.updated += [service for service in due if service.id in done]
     return {service.name: problem for service in due if service.id not in done}
 
@@ -1270,6 +1293,12 @@ class Stream:
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self.patience = READER_SECONDS
+        # A terminal that is ready may take less than it is given. Opened anew it does not block us;
+        # nor anybody who shares the old one.
+        with contextlib.suppress(OSError):
+            if os.isatty(descriptor):
+                how = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
+                self.descriptor = os.open(f"/proc/self/fd/{descriptor}", how)
 
     def write(self, text: str) -> None:
         """Write a line, or as much of it as is read in time."""
@@ -1280,10 +1309,10 @@ class Stream:
                 self.patience = 0
                 return
             # A pipe that is ready takes as much without blocking: pipe(7), PIPE_BUF.
-            left = left[os.write(self.descriptor, left[: select.PIPE_BUF]) :]
-
-    def flush(self) -> None:
-        """Nothing is kept back."""
+            try:
+                left = left[os.write(self.descriptor, left[: select.PIPE_BUF]) :]
+            except BlockingIOError:
+                return
 
 
 class Report:
@@ -1291,7 +1320,7 @@ class Report:
 
     def __init__(self, is_quiet: bool) -> None:
         self.outcomes: dict[str, str] = {}  # by service
-        self.failures: dict[str, list[str]] = {}  # the services that failed, by reason
+        self.problems: Problems = {}  # that are given up
         self.restarts: set[str] = set()  # services
         self.is_quiet = is_quiet
         self.names = Stream(1)
@@ -1299,10 +1328,12 @@ class Report:
 
     def conclude(self, outcome: str, reason: str, *names: str) -> None:
         """What became of services, and why."""
-        self.outcomes.update(dict.fromkeys(names, outcome))
+        for name in names:
+            self.outcomes[name] = outcome
+            self.problems.pop(name, None)
         level = LEVELS.get(outcome, logging.INFO)
         if outcome == FAILED:
-            self.failures.setdefault(reason, []).extend(names)
+            self.problems.update(dict.fromkeys(names, Problem(reason)))
         if outcome == DUE and reason != PULLS:
             level = logging.WARNING
         log.log(level, "%s %s: %s", label(names), outcome, reason)
@@ -1313,12 +1344,13 @@ class Report:
             if names:
                 self.conclude(FAILED, reason, *names)
             else:
-                self.failures[reason] = []
                 log.error("%s", reason)
+        self.problems.update(problems)
 
     def refreshed(self, service: Service) -> None:
         """A service holds a fresh token. For a pipe its name goes to stdout."""
         self.outcomes[service.name] = REFRESHED
+        self.problems.pop(service.name, None)
         if effects_of(service).stops:
             self.restarts.add(service.name)
         if os.isatty(1) or is_journal(1):
@@ -1337,7 +1369,7 @@ class Report:
         what = ", ".join(f"{number} {each}" for number, each in counted if number)
         what = f"{what or 'nothing was done'} in {time.monotonic() - self.began:.1f} seconds"
         overdue = [name for name, outcome in self.outcomes.items() if outcome == OVERDUE]
-        if self.failures:
+        if self.problems:
             log.error("%s; missing: %s", what, "; ".join(self.missing()))
             return 1
         if overdue:
@@ -1350,7 +1382,7 @@ class Report:
         """Who failed and why, three reasons at most."""
         said = [
             f"{label(names)}: {reason}" if names else reason
-            for reason, names in self.failures.items()
+            for reason, names in by_reason(self.problems).items()
         ]
         return said[:3] + (["more is said above"] if len(said) > 3 else [])
 
@@ -1390,7 +1422,6 @@ class Run:
     rows: dict[str, Row] = field(default_factory=dict)  # services that are still to be done
     hosts: set[str] = field(default_factory=set)  # registries that are known, done or not
     is_listed: bool = False  # docker has listed them
-    is_first: bool = True  # nothing has been tried yet
     pace: float = 2.0 * AT_ONCE  # updates per second
     updated: list[Service] = field(default_factory=list)  # and not yet looked at again
     # Differences of tasks, by their ID and the version of their service.
@@ -1411,7 +1442,9 @@ def run_all(programs: Programs, options: argparse.Namespace) -> int:
     programs.begin()
     folder = make_run_folder()
     run = Run(options, programs, report, Registries(programs, folder))
-    needed = ("docker", "timeout", "xargs") + ("aws",) * (not options.refresh_only)
+    needed = ("docker", "timeout", "xargs") + ("aws",) * (
+        not (options.refresh_only or options.dry_run)
+    )
     try:
         report.fail(missing_programs(*needed) or try_again_and_again(run))
     # No descriptor, or no thread, is left even for the run itself.
@@ -1425,18 +1458,18 @@ def run_all(programs: Programs, options: argparse.Namespace) -> int:
 def try_again_and_again(run: Run) -> Problems:
     """Do what there is to do; what failed is tried again. Returns what is left of it."""
     problems = attempt(run)
-    for pause in [*PAUSES, *[TRY_SECONDS, *PAUSES] * (run.options.tries - 1)]:
+    pauses = [*PAUSES, *[TRY_SECONDS, *PAUSES] * (run.options.tries - 1)]
+    for pause in PAUSES[:1] if run.options.dry_run else pauses:
         hopeful = {name: each for name, each in problems.items() if not each.is_final}
         if pause == TRY_SECONDS:
             run.programs.begin()
-        if not hopeful or run.options.dry_run or run.programs.seconds_left() < CLOSING_SECONDS:
+        if not hopeful or run.programs.seconds_left() < CLOSING_SECONDS:
             continue
         for reason, names in by_reason(hopeful).items():
             who = f"{label(names)} to be tried again" if names else "To be tried again"
             when = f"in {pause} second{'s' * (pause != 1)}"
             log.log(NOTICE, "%s %s: %s", who, when, reason)
         run.programs.run("sleep", str(pause), seconds=2 * TRY_SECONDS)
-        run.is_first = False
         problems = attempt(run)
     return problems
 
@@ -1451,6 +1484,7 @@ def attempt(run: Run) -> Problems:
 
 def work(run: Run) -> Problems:
     """Find the services, log in to their registries, refresh. Raises Problem if it cannot go on."""
+    is_first = not run.is_listed
     problems = {} if run.is_listed else find_services(run)
     hosts = {row.host for row in run.rows.values() if row.host}.union(run.options.registry)
     run.hosts |= hosts
@@ -1458,7 +1492,7 @@ def work(run: Run) -> Problems:
     if run.options.login_only or not leads(run):
         run.registries.are_for_deploys = True
         return {**problems, **refresh_services(run, {}, hosts, region)}
-    if run.is_first:
+    if is_first:
         log.info(DRY_HEADLINE if run.options.dry_run else HEADLINE)
     return run.note_done(refresh_services(run, rows_by_host(run), hosts, region))
 
@@ -1514,11 +1548,9 @@ def leads(run: Run) -> bool:
     """Whether this manager refreshes. Raises Problem if docker does not say who leads."""
     if not run.options.leader_only:
         return True
-    result = run.programs.run(*LEADER)
-    answer = result.stdout
-    if result.problem or answer not in ("true", "false"):
-        unclear = Problem(f"docker node inspect does not say who leads: {answer[:SAID_LENGTH]!r}")
-        raise result.problem or unclear
+    answer = run.programs.run(*LEADER).checked().stdout
+    if answer not in ("true", "false"):
+        raise Problem(f"docker node inspect does not say who leads: {answer[:SAID_LENGTH]!r}")
     if answer == "false":
         log.info("Another manager leads the swarm, and refreshes its services")
     return answer == "true"
@@ -1576,30 +1608,30 @@ def begin_and_wait(
             pool.submit(refresh_registry, run, host, groups.get(host, []), workers): host
             for host in order
         }
-        if region:
-            jobs[pool.submit(log_in_to_own, run, hosts, region)] = region
+        if region and region not in run.registries.logins:
+            jobs[pool.submit(log_in_to_own, run, hosts, region)] = OWN.format(region)
     return jobs
 
 
 def skip_logins(run: Run, hosts: set[str], region: str) -> None:
     """Go on with the logins that docker holds."""
     run.registries.logins.update(dict.fromkeys(hosts, ""))
-    places = sorted(hosts) + [f"your own registry in {region}"] * bool(region)
+    places = sorted(hosts) + [OWN.format(region)] * bool(region)
     if not run.options.refresh_only:
         log.info("Would log in to %s", ", ".join(places) or "no registry")
 
 
 def log_in_to_own(run: Run, hosts: set[str], region: str) -> Problems:
     """Log in to the account's own registry in a region, if that is not done anyway."""
-    account = run.programs.run(*AWS_ACCOUNT, "--region", region)
+    account = run.programs.run(*AWS_ACCOUNT, "--region", region).checked()
     suffix = PARTITIONS.get(region.rsplit("-", 2)[0], "amazonaws.com")
     host = f"{account.stdout}.dkr.ecr.{region}.{suffix}"
-    if account.problem:
-        raise account.problem.after(f"your own registry in {region}")
     if not ECR_HOST.fullmatch(host):
         raise Problem(f"{host[:SAID_LENGTH]} is no registry: check the region")
-    if host not in hosts | run.registries.logins.keys():
+    if host not in hosts:
         run.registries.log_in(host)
+    # Done, and not to be asked for again.
+    run.registries.logins[region] = ""
     return {}
 
 
@@ -1612,11 +1644,12 @@ def refresh_registry(run: Run, host: str, rows: list[Row], workers: ThreadPoolEx
     if host not in run.registries.logins:
         run.registries.log_in(host)
     batches = {}
+    rows = sorted(rows, key=lambda row: row.is_tried)
     while rows:
         with run.turn:
-            size = min(BATCH, max(AT_ONCE, int(run.pace))) if run.is_first else 1
+            size = 1 if rows[0].is_tried else min(BATCH, max(AT_ONCE, int(run.pace)))
             batch = workers.submit(refresh, run, rows[:size])
-            concurrent.futures.wait([batch], PATIENCE_SECONDS if run.is_first else 0)
+            concurrent.futures.wait([batch], 0 if rows[0].is_tried else PATIENCE_SECONDS)
         batches[batch] = rows[:size]
         rows = rows[size:]
     problems: Problems = {}
@@ -1641,6 +1674,8 @@ def rows_by_host(run: Run) -> dict[str, list[Row]]:
 def end_batch(run: Run, rows: list[Row], batch: "Future[Problems]") -> Problems:
     """The problems of a batch; a service that has gone has none."""
     problem = problem_of(batch)
+    for row in rows:
+        row.is_tried = True
     if not problem:
         return batch.result()
     if len(rows) == 1 and GONE_TEXT in problem.text.lower():

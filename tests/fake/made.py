@@ -67,7 +67,9 @@ def made(*slots: Slot, difference: str = "", **facts: Any) -> Service:
             older.update([number] if "*" in text else [])
     script.attach([it], rows)
     for task in it.tasks(script.SERVING):
-        task.difference = script.OLDER if task.id in older else difference or task.difference
+        task.difference = difference or task.difference
+    for task in (task for tasks in it.slots.values() for task in tasks if task.id in older):
+        task.difference = script.OLDER
     return it
 
 

@@ -96,6 +96,10 @@ SLOTS = [
     case("", "Running@a", "Running@b", "Shutdown@a", replicas=2, **ONE_SHOT),
     # Of slots that are equal in that those stay that run.
     case("stops 3, repeats 1", "Complete@a", "Running@b", "Running@b", replicas=2, **ON_FAILURE),
+    # Attempts may be used up by a node that went, and are not by a rollout.
+    case("stops 2, repeats 3", "Running@a", "Running@a", "Shutdown@b", replicas=2,
+         **THREE_ATTEMPTS),
+    case("", "Running@a", "Running@a", "Shutdown*@b", replicas=2, **THREE_ATTEMPTS),
     # A slot of two tasks is the first to go.
     case("stops 1 1a, repeats 2", ["Running@a", "Running@a"], "Complete@b", replicas=1,
          **ON_FAILURE),

@@ -204,6 +204,7 @@ NO_RESTART, KEEP_2, ALL = {"no_restart": True}, {"keep_rollback": 2}, {"all_serv
         (made("Complete", mode="GlobalJob"), ALL, DUE, "although it is a job, and would"),
         (made("Running", rollout="unheard_of", changed=TEMPLATE), ALL, DUE, "its rollout is unhe"),
         (made("Complete", **ONE_SHOT), ALL, DUE, "tasks would run again"),
+        (made("Running", image=f"{ELSEWHERE}/app:1"), ALL, HELD, "in another registry when"),
         (made("Pending"), ALL, DUE, "although its tasks are starting"),
         (made("Running", image=f"{ECR}/app"), ALL, DUE, "neither tag nor digest"),
         (made("Complete", "Rejected", **ONE_SHOT), ALL, DUE, "others need"),

@@ -116,7 +116,7 @@ def test_the_host_of_the_account_s_own_registry(script: Any, region: str, suffix
 
     def ask(*command: str) -> Any:
         asked.append(command)
-        return SimpleNamespace(stdout=ACCOUNT, problem=None)
+        return script.Result(None, ACCOUNT)
 
     logged_in: list[str] = []
     registries = SimpleNamespace(log_in=logged_in.append, logins={})

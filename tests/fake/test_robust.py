@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fakes import Call, Fakes
+from made import made
 from pretend_services import MISSING, all_tasks, login_opens, new_service
 from pretend_swarm import ECR, PretendSwarm
 from shared import (
@@ -18,6 +20,7 @@ from shared import (
     SPECS,
     STATUS,
     TOKEN_ONLY,
+    Bounds,
     Run,
     is_untouched,
     last_line,
@@ -329,3 +332,60 @@ def test_a_thing_that_nobody_thought_of_is_one_line(
     assert outcome.status == 1
     assert "; missing: docker shows what cannot be read: TypeError(" in last_line(outcome)
     assert "Traceback" not in outcome.stderr
+
+
+# What a first audit and an attack with stub programs found
+
+
+def test_a_dry_run_names_the_one_that_spoils_a_batch(
+    run: Run, fakes: Fakes, swarm: PretendSwarm
+) -> None:
+    swarm.add("web")
+    swarm.add("odd")
+    spoil(fakes, swarm, INSPECT, "odd", "{")
+
+    outcome = run("--dry-run")
+
+    assert outcome.status == 1
+    assert "web to be refreshed: it pulls from ECR" in outcome.stderr
+    assert "missing: odd: docker shows what cannot be read" in last_line(outcome)
+
+
+@pytest.mark.parametrize(
+    "begin, length, is_shown", [(0, 400, False), (7, 50, False), (9, 15, True)]
+)
+def test_parts_of_a_token_are_not_shown(
+    script: Any, begin: int, length: int, is_shown: bool
+) -> None:
+    token = "".join(chr(ord("a") + number * 7 % 26) + str(number) for number in range(300))
+    part = token[begin : begin + length]
+
+    said = script.in_one_line(f"AWS/{part}_x\n and password-{part}", [token])
+
+    assert (part in said) is is_shown
+    assert is_shown or said == "AWS/[secret]_x and password-[secret]"
+
+
+def test_what_failed_and_is_refreshed_then_has_not_failed(script: Any) -> None:
+    report = script.Report(False)
+
+    report.conclude(script.FAILED, "some reason", "web")
+    report.fail({"api": script.Problem("another")})
+    report.conclude(script.DUE, script.PULLS, "web")
+    assert report.missing() == ["api: another"]
+    report.refreshed(made("Running", name="api"))
+
+    assert report.end(1) == 0
+
+
+def test_a_terminal_that_nobody_reads_holds_nobody_up(script: Any, bounds: Bounds) -> None:
+    bounds.set(reader_seconds=0.1)
+    master, slave = os.openpty()
+    stream = script.Stream(slave)
+
+    for _ in range(1000):
+        stream.write(f"{'x' * 200}\n")
+
+    assert os.read(master, 200) == b"x" * 200
+    os.close(master)
+    os.close(slave)
