@@ -252,7 +252,8 @@ class Machine:
     def wait_until_booted(self) -> None:
         states = ("running", "degraded")
         ask = ("systemctl", "is-system-running")
-        wait_until(lambda: self.run(*ask, check=False) in states, "the machine boots", 60)
+        # A run that begins at boot, and tries again a minute later, is a part of it.
+        wait_until(lambda: self.run(*ask, check=False) in states, "the machine boots", 180)
         assert self.run(*ask, check=False) == "running", self.run("systemctl", "--failed")
         self.write("/opt/cloud/htpasswd", self.run("htpasswd", "-nbB", "AWS", TOKEN))
         for url in (f"https://{ECR}/", f"https://{AWS_HOSTS[0]}/", "http://169.254.169.254/"):
