@@ -927,27 +927,27 @@ def spare(service: Service, host: str, options: argparse.Namespace) -> tuple[str
     effects = effects_of(service)
     # The docker client adds :latest to an image that has neither tag nor digest.
     tag = service.image.rpartition("/")[2]
-    held = OVERDUE if service.hours >= LONG_HOURS else HELD
+    by_rollout = OVERDUE if service.hours >= LONG_HOURS else HELD
     rollout = ROLLOUT_AND_BACK if service.rollout in ("updating", "paused") else ROLLOUT
-    waits = OVERDUE if service.quiet_hours >= LONG_HOURS else HELD
-    restart = waits if options.no_restart else DUE
-    part = OVERDUE if effects.are_old else HELD
+    by_change = OVERDUE if service.quiet_hours >= LONG_HOURS else HELD
+    restart = by_change if options.no_restart else DUE
+    by_end = OVERDUE if effects.are_old else HELD
     # fmt: off
     table = (
-        (not service.host,                    LEFT,    ELSEWHERE),
-        (service.host != host,                HELD,    MOVED),
-        (service.mode in JOBS,                LEFT,    IS_JOB),
-        (service.mode not in MODES,           held,    UNKNOWN_MODE),
-        (":" not in tag,                      held,    NO_TAG),
-        (service.is_in_rollout,               held,    rollout),
-        (keeps_rollback(service, options),    LEFT,    KEPT),
-        (effects.swaps,                       restart, LEFTOVER),
-        (effects.repeats and effects.heals,   FAILED,  CHOOSE),
-        (effects.repeats and service.works,   part,    PART_FINISHED),
-        (effects.repeats,                     LEFT,    FINISHED),
-        (effects.hurries,                     waits,   IS_STARTING),
-        (effects.stops,                       restart, effects.why_stops),
-        (True,                                DUE,     PULLS),
+        (not service.host,                      LEFT,       ELSEWHERE),
+        (service.host != host,                  HELD,       MOVED),
+        (service.mode in JOBS,                  LEFT,       IS_JOB),
+        (service.mode not in MODES,             by_rollout, UNKNOWN_MODE),
+        (":" not in tag,                        by_rollout, NO_TAG),
+        (service.is_in_rollout,                 by_rollout, rollout),
+        (keeps_rollback(service, options),      LEFT,       KEPT),
+        (effects.swaps,                         restart,    LEFTOVER),
+        (effects.repeats and effects.heals,     FAILED,     CHOOSE),
+        (effects.repeats and service.works,     by_end,     PART_FINISHED),
+        (effects.repeats,                       LEFT,       FINISHED),
+        (effects.hurries,                       by_change,  IS_STARTING),
+        (effects.stops,                         restart,    effects.why_stops),
+        (True,                                  DUE,        PULLS),
     )
     # fmt: on
     outcome, reason = next((outcome, reason) for applies, outcome, reason in table if applies)

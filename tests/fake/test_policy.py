@@ -251,9 +251,9 @@ CONSTANTS = {"rollout": "ROLLOUT_AND_BACK", "effects.why_stops": "PLACED"}
 IN_README = {
     "LEFT": "left alone",
     "HELD": "held back",
-    "held": "held back",
-    "waits": "held back",
-    "part": "held back",
+    "by_rollout": "held back",
+    "by_change": "held back",
+    "by_end": "held back",
     "restart": "refreshed",
     "DUE": "refreshed",
     "FAILED": "failed",
