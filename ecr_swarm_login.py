@@ -72,7 +72,7 @@ READER_SECONDS = 5  # for a reader of the log that stalls; then the rest of it i
 # leader. TRY_SECONDS come before each further run of --tries.
 PAUSES = (1, 3, 9)
 TRY_SECONDS = 60
-PART_LENGTH = 16  # characters of a token that are secret
+SECRET_LENGTH = 16  # characters in a row of a token that nothing shows
 SAID_LENGTH = 500  # characters of what a program said that are shown: the last ones tell most
 OUTPUT_BYTES = 64 * 2**20  # that a program may print: some ten times what 5,000 services take
 BATCH = 100  # services at most that are looked at, then updated, within a second if docker keeps up
@@ -353,7 +353,7 @@ class Programs:
         self.heed_signal()
         has_hung = status in (124, 137) and time.monotonic() - began >= limit - 0.1
         if is_secret:
-            self.secrets += re.findall(r"\S{16,}", stdout)
+            self.secrets.append(stdout)
         said = in_one_line(said, self.secrets)
         return Result(explain(name, status, said, limit * has_hung), stdout, said, has_hung)
 
@@ -452,9 +452,9 @@ def in_one_line(said: str, secrets: list[str]) -> str:
     every = "\n".join(secrets)
     hidden = {
         place + each
-        for place in range(len(said) - PART_LENGTH + 1)
-        if said[place : place + PART_LENGTH] in every
-        for each in range(PART_LENGTH)
+        for place in range(len(said) - SECRET_LENGTH + 1)
+        if said[place : place + SECRET_LENGTH] in every
+        for each in range(SECRET_LENGTH)
     }
     shown = ["\0" if place in hidden else letter for place, letter in enumerate(said)]
     return re.sub("\0+", "[secret]", "".join(shown))

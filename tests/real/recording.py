@@ -71,9 +71,9 @@ def is_of(service, name):
 
 
 def append(path, titles, endings):
-    """Add the stories that were judged to a file, one a line."""
+    """Add the stories in which all went well to a file, one a line."""
     with path.open("a") as file:
         for ending in endings:
-            if ending.record:
+            if ending.record and not ending.is_bad:
                 story = {**titles, "story": ending.story.number, "category": ending.category}
                 print(json.dumps({**story, **ending.record}), file=file)
