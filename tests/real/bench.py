@@ -250,6 +250,11 @@ def measure(bench: Bench, rounds: int) -> Iterator[Row]:
     bench.peak = bench.peak_megabytes()
     bench.oldest = bench.oldest_look()
     remove_all(node)
+    deploy(node, 1000, image, constraint="node.platform.os==linux")
+    bench.script()
+    what = "1,000 services with a constraint, refreshed before"
+    yield from bench.many(what, max(3, rounds // 2), 0.52)
+    remove_all(node)
     deploy(node, 1000, image, tasks=3, runs=False)
     yield from bench.look(rounds)
     yield from bench.registries(3)
