@@ -53,7 +53,7 @@ with contextlib.suppress(ImportError):
 
 # How to read this file: from top to bottom. Few places do something to a machine: Programs.start()
 # starts every program, log_in() hands a token from aws to docker, and update() changes the swarm.
-# effects_of() computes what an update would do by swarm's own rules; spare() is the table of what
+# touched() computes what an update would do by swarm's own rules; spare() is the table of what
 # is left alone for it. Nothing is written but the log and one folder in memory.
 
 
@@ -77,7 +77,6 @@ SAID_LENGTH = 500  # characters of what a program said that are shown: the last 
 OUTPUT_BYTES = 64 * 2**20  # that a program may print: some ten times what 5,000 services take
 BATCH = 100  # services at most that are looked at, then updated, within a second if docker keeps up
 LONG_HOURS = 6  # half a token's life
-SKEW_HOURS = 0.1  # by which the clocks of two managers may differ
 
 # More at a time gain nothing: the start of the docker client takes all processors.
 AT_ONCE = min(16, 4 * (os.cpu_count() or 1))
@@ -107,17 +106,13 @@ CONTEXT = ("docker", "context", "inspect", "--format", "{{.Name}}")
 LOGIN = ("docker", "login", "--username", "AWS", "--password-stdin")
 # Without a name, a password and a terminal docker authenticates with the login that it holds.
 PROOF = ("docker", "login")
-INFO = ("docker", "info", "--format", "{{.Swarm.LocalNodeState}} {{.Swarm.ControlAvailable}}")
 LEADER = ("docker", "node", "inspect", "self", "--format", "{{.ManagerStatus.Leader}}")
-LIST = ("docker", "service", "ls", "--format", "{{json .}}")
+LIST = ("docker", "service", "ls", "--format", "{{.ID}} {{.Name}} {{.Image}}")
 INSPECT = ("docker", "service", "inspect", "--format", "{{json .}}")
 STATUS = ("docker", "service", "inspect", "--format", "{{.ID}} {{json .UpdateStatus}}")
 TASKS = ("docker", "service", "ps", "--no-trunc", "--no-resolve", "--format", "{{json .}}")
-ONLY_WANTED = ("--filter", "desired-state=ready", "--filter", "desired-state=running")
 SPECS = ("docker", "inspect", "--type", "task", "--format", "{{json .}}")
 NODES = ("docker", "node", "inspect", "--format", "{{json .}}")
-# How it begins, when docker goes on to fail: in no swarm, in one that is locked, or as a worker.
-HOPELESS = ("inactive", "locked", "active false")
 UPDATE = ("docker", "service", "update", "-d", "-q", "--with-registry-auth")
 
 # What docker says when a credential helper gave it a good login but cannot store one, as ECR's
@@ -126,15 +121,21 @@ GOOD = "authenticating with existing credentials"
 NOT_GOOD = ("login did not succeed", "invalid or expired")
 # What it warns of at a login that no credential store keeps.
 IN_FILE = "unencrypted"
-NO_PERMISSION = "permission denied while trying to connect"
 GONE_TEXT = "no such service"
+NO_SWARM = 'use "docker swarm init"'
+# What no second try cures, and what does.
+REMEDIES = {
+    "exit status 127": "is it installed, and on the PATH?",
+    "permission denied while trying to connect": "run it as root, or as one of the group docker",
+    NO_SWARM: "run it on a manager; at boot, with --login-only",
+    "worker nodes can't be used": "run it on a manager",
+    "swarm is encrypted": "unlock it: docker swarm unlock",
+}
 
 JOBS = ("ReplicatedJob", "GlobalJob")
 MODES = ("Replicated", "Global")
 SETTLED = ("", "completed", "rollback_completed")  # UpdateStatus.State
 OWN = "your own registry in {}"
-DRY_HEADLINE = "Dry run: nothing is changed"
-HEADLINE = "Running docker update swarm services registry auth"
 
 # What a task is to an update. Docker calls the desired states of a task that swarm wants so:
 WANTED = ("Ready", "Running")
@@ -147,6 +148,7 @@ PARTS = {
     **dict.fromkeys(("Shutdown", "Remove", "Orphaned"), STOPPED),  # by swarm, or with its node
     "Rejected": STUCK,  # it never ran, as for a dead token
 }
+ENDED = {OVER, STOPPED}
 LONG_UNITS = ("days", "weeks", "months", "years")
 # A rejection that has nothing to do with a token: swarmkit, constraint_enforcer.go.
 OFF_ITS_NODE = "assigned node no longer meets constraints"
@@ -183,9 +185,8 @@ NO_TAG = (
 )
 ROLLOUT = (
     "its rollout is {0.rollout}, see docker service ps {0.name};"
-    " to go on: docker service update --with-registry-auth {0.name}"
+    " to go on: docker service update --with-registry-auth {0.name}{0.way_back}"
 )
-ROLLOUT_AND_BACK = ROLLOUT + "; to go back: docker service rollback {0.name}"
 KEPT = "docker service rollback is kept for {1.keep_rollback} hours"
 ALL_THE_SAME = "; to refresh it all the same: ecr_swarm_login.py --all-services {0.name}"
 CHOOSE = "some tasks have finished, and would run again; others need the token" + ALL_THE_SAME
@@ -248,7 +249,7 @@ class Problem(Exception):
         return Problem(f"{beginning}: {self.text}", self.is_final)
 
 
-# By what they befell: a service's name; anything else has a space in it, which no name has.
+# By what they befell: a service, by its name; or with a space in it, which no name has.
 Problems = dict[str, Problem]
 THE_RUN = "the run"
 
@@ -278,21 +279,6 @@ class Result:
     def lines(self) -> list[str]:
         """What it printed. Not splitlines(), which cuts JSON at U+0085, too."""
         return [line for line in self.stdout.split("\n") if line]
-
-    def objects(self) -> list[Any]:
-        """The JSON objects that it printed, one a line. Raises ValueError and the like."""
-        return [json.loads(line) for line in self.lines()]
-
-
-# In the foreground: it ends a program, but not what that has started in turn.
-TIMEOUT = ("--foreground", f"--kill-after={KILL_SECONDS}")
-SH_OPTIONS: dict[str, Any] = {
-    "_tty_out": False,  # or the program believes in a terminal
-    "_close_fds": False,  # needs no /proc
-    "_new_session": True,
-    "_bg": True,
-    "_bg_exc": False,  # or a thread prints a traceback, with the program's stdout in it
-}
 
 
 class Programs:
@@ -324,11 +310,6 @@ class Programs:
         for group in list(self.in_flight) if self.stopped_by else ():
             signal_group(group, signal.SIGTERM)
 
-    def heed_signal(self) -> None:
-        """Go no further if a signal came. Raises Stopped."""
-        if self.stopped_by:
-            raise Stopped
-
     def run(
         self,
         *command: str,
@@ -345,12 +326,13 @@ class Programs:
         name = " ".join(command[:3]).partition(" -")[0]
         limit = min(seconds, self.seconds_left())
         if limit < (0.1 if is_stoppable else seconds):
-            text = f"{name} was not started: the {RUN_SECONDS} seconds of the run are over"
-            return Result(Problem(text))
-        self.heed_signal()
+            return Result(Problem(f"{name} was not started: its time was over"))
+        if self.stopped_by:
+            raise Stopped
         began = time.monotonic()
         status, stdout, said = self.start(command, limit, is_stoppable, **how)
-        self.heed_signal()
+        if self.stopped_by:
+            raise Stopped
         has_hung = status in (124, 137) and time.monotonic() - began >= limit - 0.1
         if is_secret:
             self.secrets.append(stdout)
@@ -368,12 +350,13 @@ class Programs:
         drain_seconds: float = 0,  # for what it has started in turn
     ) -> tuple[int, str, str]:
         """The one place that starts programs. Returns the exit status, stdout, and stderr."""
-        words = (*TIMEOUT, f"{seconds:.1f}", *through, *command)
+        # In the foreground: it ends a program, but not what that has started in turn.
+        limit = ("--foreground", f"--kill-after={KILL_SECONDS}", f"{seconds:.1f}")
         status, why = 0, ""
         with memory(stdin) as given, memory() as out, memory() as err, memory() as born:
             try:
                 options = sh_options(given, out, err, born, folder)
-                running = sh.Command("timeout")(*words, **options)
+                running = sh.Command("timeout")(*limit, *through, *command, **options)
                 self.in_flight.update([running.pid] * is_stoppable)
                 self.pass_on()  # a signal that has come before that
                 running.wait()
@@ -419,7 +402,11 @@ def sh_options(
 ) -> dict[str, Any]:
     """How the library sh starts a program, with its logins in that folder, if there is one."""
     return {
-        **SH_OPTIONS,
+        "_tty_out": False,  # or the program believes in a terminal
+        "_close_fds": False,  # needs no /proc
+        "_new_session": True,
+        "_bg": True,
+        "_bg_exc": False,  # or a thread prints a traceback, with the program's stdout in it
         # By number: sh keeps what it is given in a cycle, open until that is collected.
         "_in": given.fileno(),
         "_out": out.fileno(),
@@ -462,30 +449,22 @@ def in_one_line(said: str, secrets: list[str]) -> str:
 
 def explain(name: str, status: int, said: str, hung_seconds: float) -> Optional[Problem]:
     """What went wrong with a program."""
-    # Docker warns at each login that it stores it.
-    if said and not status and not name.startswith("docker login"):
-        log.info("%s succeeded, and said: %s", name, said[-SAID_LENGTH:])
+    said = said[-SAID_LENGTH:]
     if not status:
+        # Docker warns at each login that it stores it.
+        if said and not name.startswith("docker login"):
+            log.info("%s succeeded, and said: %s", name, said)
         return None
-    said = said[-SAID_LENGTH:] or "it said nothing"
     reason = f"failed with exit status {status}"
     if hung_seconds:
         reason = f"hung, and was killed after {hung_seconds:.0f} seconds"
     elif status < 0:
         reason = f"was killed by signal {-status}"
-    elif status == 123:  # of xargs, which does not pass on that of docker
-        reason = "failed"
-    if NO_PERMISSION in said.lower():
-        remedy = "run it as root, or as one of the group docker"
-        return Problem(f"{name} {reason}: {said}: {remedy}", is_final=True)
-    return Problem(f"{name} {reason}: {said}")
-
-
-def missing_programs(*names: str) -> Problems:
-    """Programs without which nothing can be done."""
-    text = "{} is not installed, or not on the PATH"
-    missing = [name for name in names if not shutil.which(name)]
-    return {f"program {name}": Problem(text.format(name), is_final=True) for name in missing}
+    text = f"{name} {reason}: {said or 'it said nothing'}"
+    for known, remedy in REMEDIES.items():
+        if known in text.lower():
+            return Problem(f"{text}: {remedy}", is_final=True)
+    return Problem(text)
 
 
 def problem_of(doing: "Future[Any]") -> Optional[Problem]:
@@ -507,9 +486,9 @@ def problem_of(doing: "Future[Any]") -> Optional[Problem]:
 # Registries and logins ----------------------------------------------------------------------------
 
 
-def ecr_host(image: Any) -> str:
+def ecr_host(image: str) -> str:
     """The ECR registry of an image, or "" if it is in another."""
-    host, slash, _ = str(image).partition("/")
+    host, slash, _ = image.partition("/")
     return host if slash and ECR_HOST.fullmatch(host) else ""
 
 
@@ -559,11 +538,8 @@ class Registries:
     def get_token(self, region: str) -> str:
         """Have aws print a token, which goes nowhere but to docker login."""
         result = self.programs.run(*AWS_TOKEN, region, is_secret=True)
-        problem = result.problem
-        if not problem and not result.stdout:
-            problem = Problem("aws ecr get-login-password succeeded, but printed nothing")
-        if problem:
-            raise problem.after("Failed to acquire docker login credentials")
+        if result.problem:
+            raise result.problem.after("Failed to acquire docker login credentials")
         return result.stdout
 
     def log_in(self, host: str) -> None:
@@ -697,7 +673,6 @@ class Service:
     replicas: int
     condition: str  # when tasks are restarted: any, on-failure, none
     max_attempts: int  # of restarts; 0 if there is no limit
-    constraints: list[str]
     rollout: str  # UpdateStatus.State
     began: str  # UpdateStatus.StartedAt, as docker prints it
     hours: float  # since the rollout ended or began, or since the service was created
@@ -710,32 +685,14 @@ class Service:
     nodes: dict[str, bool] = field(default_factory=dict)  # whether it may use them, by ID
 
     @property
-    def host(self) -> str:
-        """The ECR registry of its image, or ""."""
-        return ecr_host(self.image)
-
-    @property
     def may_finish(self) -> bool:
         """Whether tasks can end for good, until an update starts them again."""
         return self.condition != "any" or self.max_attempts > 0
 
-    def tasks(self, part: str) -> list[Task]:
-        """The tasks that are a part of it now, that is, those that swarm wants."""
+    def tasks(self, *parts: str) -> list[Task]:
+        """The tasks of some kinds that are a part of it now, that is, those that swarm wants."""
         tasks = [task for slot in self.slots.values() for task in slot]
-        return [task for task in tasks if task.is_wanted and task.part == part]
-
-    @property
-    def works(self) -> bool:
-        """Whether a task serves, or is to."""
-        return bool(self.tasks(SERVING) or self.tasks(STARTING))
-
-    @property
-    def is_steady(self) -> bool:
-        """Whether tasks that serve are as the spec says, since nothing was changed since.
-
-        Not so after a rollback, which is no refresh: it brings back the spec, and an older token.
-        """
-        return self.rollout in ("", "completed") and not self.changed
+        return [task for task in tasks if task.is_wanted and task.part in parts]
 
     @property
     def changes_tasks(self) -> bool:
@@ -752,6 +709,12 @@ class Service:
         )
 
     @property
+    def way_back(self) -> str:
+        """How to go back from a rollout, if docker can do that."""
+        can = self.rollout in ("updating", "paused")
+        return f"; to go back: docker service rollback {self.name}" if can else ""
+
+    @property
     def is_in_rollout(self) -> bool:
         """Whether something of the old is left, which an update would take down, or forget."""
         if self.rollout in SETTLED:
@@ -765,62 +728,26 @@ class Service:
         return may_roll_back or not is_stale
 
 
-@dataclass
-class Effects:
-    """The tasks of a service to which an update with another token does something."""
+def touched(service: Service) -> list[Task]:
+    """The tasks to which an update with another token does something. Pure.
 
-    stops: list[Task] = field(default_factory=list)  # they serve, and are replaced or removed
-    hurries: list[Task] = field(default_factory=list)  # they start, and are replaced
-    repeats: list[Task] = field(default_factory=list)  # they are over, and are started again
-    heals: list[Task] = field(default_factory=list)  # they lack the token, and are replaced
-
-    def add(self, service: Service, tasks: list[Task], are_missing: bool = False) -> None:
-        """Tasks that are replaced, or shut down for another in their slot."""
-        for task in tasks:
-            if task.part == SERVING:
-                self.stops.append(task)
-            elif task.part == STARTING:
-                self.hurries.append(task)
-            elif task.part == STUCK:
-                self.heals.append(task)
-            elif are_missing or not restarts_itself(service, task):
-                self.repeats.append(task)
-
-    @property
-    def why_stops(self) -> str:
-        """Why tasks are stopped that serve."""
-        reasons = [task.difference for task in self.stops if task.difference]
-        return reasons[0] if reasons else TOO_MANY
-
-    @property
-    def swaps(self) -> bool:
-        """Whether a task that was left over takes the place of one that serves."""
-        return bool(self.repeats and self.stops) and self.why_stops == TOO_MANY
-
-    @property
-    def are_old(self) -> bool:
-        """Whether tasks have been over for LONG_HOURS."""
-        return any(task.is_old for task in self.repeats)
-
-
-def effects_of(service: Service) -> Effects:
-    """What swarm's orchestrators do on an update with another token. Pure.
-
-    Source: moby/swarmkit, manager/orchestrator: replicated/services.go and global/global.go
-    (reconcile), restart/restart.go (UpdatableTasksInSlot), update/updater.go (worker).
+    Those that serve, start or are stuck are stopped, and most are replaced; those that are over are
+    started again. Source: moby/swarmkit, manager/orchestrator: replicated/services.go and
+    global/global.go (reconcile), restart/restart.go (UpdatableTasksInSlot), update/updater.go
+    (worker).
     """
     slots = {number: updatable(service, tasks) for number, tasks in service.slots.items()}
-    effects = Effects()
     kept, removed = reconcile(service, slots)
+    tasks = []
     for number in kept:
-        effects.add(service, tasks_replaced(slots[number]))
+        tasks += tasks_replaced(service, slots[number])
     for number in removed:
-        effects.stops += [task for task in slots[number] if task.part == SERVING]
+        tasks += [task for task in slots[number] if task.part == SERVING]
     if service.may_finish and service.mode == "Replicated":
         # Slots that do not count are deleted, and what is missing then is started.
         dead = [service.slots[number][0] for number in slots if not slots[number]]
-        effects.add(service, dead[: service.replicas - len(kept)], are_missing=True)
-    return effects
+        tasks += dead[: service.replicas - len(kept)]
+    return tasks
 
 
 def updatable(service: Service, tasks: list[Task]) -> list[Task]:
@@ -872,19 +799,16 @@ def in_order_of_removal(slots: dict[str, list[Task]]) -> list[str]:
     return sorted(rank, key=lambda slot: (rank[slot], is_long and runs[slot]))
 
 
-def tasks_replaced(tasks: list[Task]) -> list[Task]:
-    """The tasks of a slot that stays which are replaced, or shut down for another in the slot."""
-    stays = [task for task in tasks if not is_dirty(task)][:1]
-    return [task for task in tasks if task not in stays]
+def tasks_replaced(service: Service, tasks: list[Task]) -> list[Task]:
+    """The tasks of a slot that stays which are replaced, or shut down for another in the slot.
 
-
-def is_dirty(task: Task) -> bool:
-    """Whether a task is not as the spec says: task.go, IsTaskDirty.
-
-    The token is left out of account for tasks that serve, and so is the placement, but only if it
-    alone is different: what was ignored when the placement was changed counts with a new token.
+    One that is not dirty stays: task.go, IsTaskDirty. The token is left out of account for tasks
+    that serve, and so is the placement, but only if it alone is different: what was ignored when
+    the placement was changed counts with a new token.
     """
-    return task.part != SERVING or bool(task.difference)
+    stays = [task for task in tasks if task.part == SERVING and not task.difference][:1]
+    gone = [task for task in tasks if task.part in ENDED and restarts_itself(service, task)]
+    return [task for task in tasks if task not in stays + gone]
 
 
 def may_use(node: dict[str, Any], constraints: list[str]) -> bool:
@@ -924,34 +848,45 @@ def decide(service: Service, host: str, options: argparse.Namespace) -> tuple[st
 
 def spare(service: Service, host: str, options: argparse.Namespace) -> tuple[str, str]:
     """What becomes of a service: the first line that applies."""
-    effects = effects_of(service)
-    # The docker client adds :latest to an image that has neither tag nor digest.
-    tag = service.image.rpartition("/")[2]
-    by_rollout = OVERDUE if service.hours >= LONG_HOURS else HELD
-    rollout = ROLLOUT_AND_BACK if service.rollout in ("updating", "paused") else ROLLOUT
-    by_change = OVERDUE if service.quiet_hours >= LONG_HOURS else HELD
+    tasks = touched(service)
+    parts = {task.part for task in tasks}
+    repeats = bool(parts & ENDED)
+    stops = why_stops(tasks)
+    by_rollout = held(service.hours >= LONG_HOURS)
+    by_change = held(service.quiet_hours >= LONG_HOURS)
+    by_end = held(any(task.is_old for task in tasks if task.part in ENDED))
     restart = by_change if options.no_restart else DUE
-    by_end = OVERDUE if effects.are_old else HELD
     # fmt: off
     table = (
-        (not service.host,                      LEFT,       ELSEWHERE),
-        (service.host != host,                  HELD,       MOVED),
-        (service.mode in JOBS,                  LEFT,       IS_JOB),
-        (service.mode not in MODES,             by_rollout, UNKNOWN_MODE),
-        (":" not in tag,                        by_rollout, NO_TAG),
-        (service.is_in_rollout,                 by_rollout, rollout),
-        (keeps_rollback(service, options),      LEFT,       KEPT),
-        (effects.swaps,                         restart,    LEFTOVER),
-        (effects.repeats and effects.heals,     FAILED,     CHOOSE),
-        (effects.repeats and service.works,     by_end,     PART_FINISHED),
-        (effects.repeats,                       LEFT,       FINISHED),
-        (effects.hurries,                       by_change,  IS_STARTING),
-        (effects.stops,                         restart,    effects.why_stops),
-        (True,                                  DUE,        PULLS),
+        (not ecr_host(service.image),                      LEFT,       ELSEWHERE),
+        (ecr_host(service.image) != host,                  HELD,       MOVED),
+        (service.mode in JOBS,                             LEFT,       IS_JOB),
+        (service.mode not in MODES,                        by_rollout, UNKNOWN_MODE),
+        (":" not in service.image.rpartition("/")[2],      by_rollout, NO_TAG),
+        (service.is_in_rollout,                            by_rollout, ROLLOUT),
+        (keeps_rollback(service, options),                 LEFT,       KEPT),
+        (repeats and stops == TOO_MANY,                    restart,    LEFTOVER),
+        (repeats and STUCK in parts,                       FAILED,     CHOOSE),
+        (repeats and service.tasks(SERVING, STARTING),     by_end,     PART_FINISHED),
+        (repeats,                                          LEFT,       FINISHED),
+        (STARTING in parts,                                by_change,  IS_STARTING),
+        (stops,                                            restart,    stops),
+        (True,                                             DUE,        PULLS),
     )
     # fmt: on
     outcome, reason = next((outcome, reason) for applies, outcome, reason in table if applies)
     return outcome, reason.format(service, options)
+
+
+def why_stops(tasks: list[Task]) -> str:
+    """Why tasks that serve are stopped; "" if none is."""
+    reasons = [task.difference or TOO_MANY for task in tasks if task.part == SERVING]
+    return (reasons or [""])[0]
+
+
+def held(is_long: bool) -> str:
+    """What becomes of a service that is to wait: a person has to look if it has waited long."""
+    return OVERDUE if is_long else HELD
 
 
 def keeps_rollback(service: Service, options: argparse.Namespace) -> bool:
@@ -1014,10 +949,10 @@ def look(
         """Ask docker something, but not for long."""
         result = programs.run(*command, seconds=LOOK_SECONDS).checked()
         answered.append(time.monotonic())
-        return result.objects()
+        return [json.loads(line) for line in result.lines()]
 
     with ThreadPoolExecutor(1) as pool:
-        tasks = pool.submit(ask, *TASKS, *ONLY_WANTED, *ids)
+        tasks = pool.submit(ask, *TASKS, *ids)
         services = {data["Spec"]["Name"]: service_from(data) for data in ask(*INSPECT, *ids)}
     if services.keys() != {row.name for row in rows}:
         # It prefers a name: moby, daemon/cluster/helpers.go, getService.
@@ -1026,19 +961,12 @@ def look(
         )
     found = list(services.values())
     attach(found, tasks.result())
-    look_at_histories(found, ask)
+    for service in found:
+        if service.replicas and not service.slots:
+            raise Problem(f"docker lists none of its {service.replicas} tasks")
     look_at_specs(found, ask, known)
     look_at_nodes(found, ask)
     return found, min(answered)
-
-
-def look_at_histories(services: list[Service], ask: Any) -> None:
-    """Look at tasks that swarm no longer wants, too, where they decide."""
-    unclear = [service for service in services if needs_history(service)]
-    attach(unclear, ask(*TASKS, *[service.id for service in unclear]) if unclear else [])
-    for service in unclear:
-        if service.replicas and not service.slots:
-            raise Problem(f"docker lists none of its {service.replicas} tasks")
 
 
 def look_at_specs(services: list[Service], ask: Any, known: dict[tuple[str, int], str]) -> None:
@@ -1059,7 +987,10 @@ def look_at_specs(services: list[Service], ask: Any, known: dict[tuple[str, int]
 
 def to_compare(service: Service) -> list[Task]:
     """The tasks of which it matters whether they are as the spec says."""
-    serving = [] if service.is_steady else service.tasks(SERVING)
+    # Where nothing was changed since a rollout has ended, tasks that serve are as the spec says. Not
+    # so after a rollback, which is no refresh: it brings back the spec, and an older token.
+    is_steady = service.rollout in ("", "completed") and not service.changed
+    serving = [] if is_steady else service.tasks(SERVING)
     if service.mode == "Global" or not service.max_attempts:
         return serving
     slots = [tasks for tasks in service.slots.values() if not any(each.is_wanted for each in tasks)]
@@ -1072,7 +1003,8 @@ def look_at_nodes(services: list[Service], ask: Any) -> None:
     nodes = {node for service in spread for node in service.slots}
     shown = ask(*NODES, *nodes) if nodes else []
     for service in spread:
-        service.nodes = {data["ID"]: may_use(data, service.constraints) for data in shown}
+        constraints = value_at(service.template, "Placement", "Constraints") or []
+        service.nodes = {data["ID"]: may_use(data, constraints) for data in shown}
 
 
 def service_from(data: dict[str, Any]) -> Service:
@@ -1091,11 +1023,10 @@ def service_from(data: dict[str, Any]) -> Service:
         replicas=int(spec["Mode"][mode].get("Replicas", 0)),
         condition=template["RestartPolicy"]["Condition"],
         max_attempts=int(template["RestartPolicy"]["MaxAttempts"]),
-        constraints=value_at(template, "Placement", "Constraints") or [],
         rollout=rollout,
         began=began,
-        hours=hours_since(status.get("CompletedAt") or began or data["CreatedAt"], rollout),
-        quiet_hours=hours_since(data["UpdatedAt"], ""),
+        hours=hours_since(status.get("CompletedAt") or began or data["CreatedAt"]),
+        quiet_hours=hours_since(data["UpdatedAt"]),
         rolls_back=value_at(spec, "UpdateConfig", "FailureAction") == "rollback",
         changed=changed_parts(spec, data.get("PreviousSpec"), rollout),
         is_sorted=is_sorted(template["ContainerSpec"]),
@@ -1146,41 +1077,26 @@ def is_sorted(container: dict[str, Any]) -> bool:
     return places == sorted(places) and limits == sorted(limits)
 
 
-def hours_since(moment: str, rollout: str) -> float:
-    """Hours since 2024-05-01T12:00:00.123456789Z. Raises Problem if a rollout began at no time."""
-    try:
-        then = datetime.fromisoformat(f"{moment[:19]}+00:00")
-    except ValueError:
-        raise Problem(f"its rollout has no start time that can be read: {moment[:40]!r}") from None
-    hours = (time.time() - then.timestamp()) / 3600
-    if hours < -SKEW_HOURS and rollout not in SETTLED:
-        raise Problem(f"its rollout began in the future, at {moment[:40]}: see the clocks")
-    return max(hours, 0.0)
+def hours_since(moment: str) -> float:
+    """Hours since 2024-05-01T12:00:00.123456789Z; 0 before it by this clock. Raises ValueError."""
+    then = datetime.fromisoformat(f"{moment[:19]}+00:00")
+    return max(0.0, time.time() - then.timestamp()) / 3600
 
 
 def attach(services: list[Service], listed: list[dict[str, Any]]) -> None:
     """Give services the tasks that docker lists: slot by slot, the newest first."""
     owners = {service.id: service for service in services}
-    for service in services:
-        service.slots = {}
     for data in listed:
         # SERVICE.SLOT, or SERVICE.NODE if it is global.
-        owner, _, slot = str(data.get("Name")).partition(".")
-        if owner not in owners:
-            raise Problem("docker service ps shows a task that belongs to no service asked for")
+        owner, _, slot = data["Name"].partition(".")
         task = task_from(data, owners[owner].is_sorted)
         owners[owner].slots.setdefault(slot, []).append(task)
     for service in services:
-        for tasks in service.slots.values():
-            note_stuck(*tasks)
-
-
-def note_stuck(task: Task, *former: Task) -> None:
-    """See whether a task that starts may wait for a token: the one before it had none, or it is
-    so old that its own is dying.
-    """
-    if task.part == STARTING and (task.is_old or (former and former[0].part == STUCK)):
-        task.part = STUCK
+        for newest, *former in service.slots.values():
+            # It may wait for a token if the one before it had none, or its own is dying.
+            lacks_token = newest.is_old or any(task.part == STUCK for task in former[:1])
+            if newest.part == STARTING and lacks_token:
+                newest.part = STUCK
 
 
 def task_from(data: dict[str, Any], is_sorted: bool) -> Task:
@@ -1189,8 +1105,7 @@ def task_from(data: dict[str, Any], is_sorted: bool) -> Task:
     # Running 7 hours ago
     age = AGE.fullmatch(shown)
     if not age or age[1] not in PARTS or desired not in (*WANTED, *UNWANTED):
-        text = f"docker shows a task of it in an unknown state: {desired}, {shown[:SAID_LENGTH]}"
-        raise Problem(text)
+        raise Problem(f"docker shows a task of it in an unknown state: {desired}, {shown[:99]}")
     part = PARTS[age[1]]
     is_unwanted = desired in UNWANTED
     if (is_unwanted and part in (SERVING, STARTING)) or OFF_ITS_NODE in str(data.get("Error")):
@@ -1198,13 +1113,6 @@ def task_from(data: dict[str, Any], is_sorted: bool) -> Task:
     is_old = age[3] in LONG_UNITS or (age[3] == "hours" and int(age[2]) >= LONG_HOURS)
     difference = "" if is_sorted else UNSORTED
     return Task(data["ID"], data["Node"], not is_unwanted, age[1], part, is_old, difference)
-
-
-def needs_history(service: Service) -> bool:
-    """Whether tasks that swarm no longer wants decide, too: what is over, or was rejected."""
-    is_empty = not service.slots and not service.replicas
-    is_clear = is_empty or service.tasks(SERVING) and not service.tasks(STARTING)
-    return service.may_finish or not is_clear
 
 
 def difference(service: Service, data: dict[str, Any]) -> str:
@@ -1223,7 +1131,7 @@ def difference(service: Service, data: dict[str, Any]) -> str:
 def needs_nodes(service: Service) -> bool:
     """Whether it matters which nodes a global service may use: not if all tasks stay anyway."""
     slots = [updatable(service, tasks) for tasks in service.slots.values()]
-    return service.mode == "Global" and any(tasks_replaced(tasks) for tasks in slots)
+    return service.mode == "Global" and any(tasks_replaced(service, tasks) for tasks in slots)
 
 
 def decide_all(run: "Run", host: str, services: list[Service]) -> list[Service]:
@@ -1254,14 +1162,10 @@ def update(run: "Run", due: list[Service], folder: str, looked_at: float) -> Pro
         seconds=looked_at + STALE_SECONDS - began,
         drain_seconds=UPDATE_SECONDS,
     )
-    ended = time.monotonic()
     problem = result.problem or Problem("docker did not confirm the update")
-    if ended > looked_at + STALE_SECONDS:
-        text = "docker service update hung, or did not begin soon after the look"
-        problem = Problem(f"{text}: {result.said[-SAID_LENGTH:] or 'it said nothing'}")
     done = set(result.lines())
     # So many are looked at at a time as docker updates within a second, looks included.
-    run.pace = 0.8 * len(done) / max(ended - began, 0.01)
+    run.pace = 0.8 * len(done) / max(time.monotonic() - began, 0.01)
     run.updated += [service for service in due if service.id in done]
     return {service.name: problem for service in due if service.id not in done}
 
@@ -1271,7 +1175,7 @@ def say_restarts(run: "Run") -> None:
 
     A service whose tasks all stay has no new UpdateStatus.
     """
-    quiet = {each.id: each for each in run.updated if effects_of(each) == Effects()}
+    quiet = {each.id: each for each in run.updated if not touched(each)}
     run.updated = []
     result = run.programs.run(*STATUS, *quiet) if quiet else Result(None)
     for line in result.lines():
@@ -1318,22 +1222,16 @@ class Stream:
 class Report:
     """What became of services and registries: said at once, and counted in the last line."""
 
-    def __init__(self, is_quiet: bool) -> None:
-        self.outcomes: dict[str, str] = {}  # by service
-        self.problems: Problems = {}  # that are given up
+    def __init__(self) -> None:
+        self.outcomes: dict[str, tuple[str, str]] = {}  # and why, by what they befell
         self.restarts: set[str] = set()  # services
-        self.is_quiet = is_quiet
         self.names = Stream(1)
         self.began = time.monotonic()
 
     def conclude(self, outcome: str, reason: str, *names: str) -> None:
-        """What became of services, and why."""
-        for name in names:
-            self.outcomes[name] = outcome
-            self.problems.pop(name, None)
+        """What became of services and the like, and why."""
+        self.outcomes.update(dict.fromkeys(names, (outcome, reason)))
         level = LEVELS.get(outcome, logging.INFO)
-        if outcome == FAILED:
-            self.problems.update(dict.fromkeys(names, Problem(reason)))
         if outcome == DUE and reason != PULLS:
             level = logging.WARNING
         log.log(level, "%s %s: %s", label(names), outcome, reason)
@@ -1341,60 +1239,51 @@ class Report:
     def fail(self, problems: Problems) -> None:
         """What is given up: a line for each reason."""
         for reason, names in by_reason(problems).items():
-            if names:
-                self.conclude(FAILED, reason, *names)
-            else:
-                log.error("%s", reason)
-        self.problems.update(problems)
+            self.conclude(FAILED, reason, *names)
 
     def refreshed(self, service: Service) -> None:
         """A service holds a fresh token. For a pipe its name goes to stdout."""
-        self.outcomes[service.name] = REFRESHED
-        self.problems.pop(service.name, None)
-        if effects_of(service).stops:
+        self.outcomes[service.name] = REFRESHED, PULLS
+        if any(task.part == SERVING for task in touched(service)):
             self.restarts.add(service.name)
         if os.isatty(1) or is_journal(1):
             log.info("%s refreshed", service.name)
-        elif not self.is_quiet:
+        elif log.isEnabledFor(logging.INFO):
             # Whoever read it may have gone.
             with contextlib.suppress(OSError):
                 self.names.write(f"{service.name}\n")
 
     def end(self, logins: int) -> int:
         """Say what the run did, and what is missing. Returns the exit status."""
-        outcomes = list(self.outcomes.values())
-        counted = [(outcomes.count(each), each) for each in OUTCOMES]
-        counted = [(logins, "logins" if logins > 1 else "login"), *counted]
-        counted.append((len(self.restarts), "restarted"))
-        what = ", ".join(f"{number} {each}" for number, each in counted if number)
-        what = f"{what or 'nothing was done'} in {time.monotonic() - self.began:.1f} seconds"
-        overdue = [name for name, outcome in self.outcomes.items() if outcome == OVERDUE]
-        if self.problems:
-            log.error("%s; missing: %s", what, "; ".join(self.missing()))
+        outcomes = [outcome for outcome, _ in self.outcomes.values()]
+        counts = {"login" + "s" * (logins > 1): logins}
+        counts.update({outcome: outcomes.count(outcome) for outcome in OUTCOMES})
+        counts["restarted"] = len(self.restarts)
+        done = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        done = f"{done or 'nothing was done'} in {time.monotonic() - self.began:.1f} seconds"
+        if FAILED in outcomes:
+            log.error("%s; missing: %s", done, "; ".join(self.missing()))
             return 1
-        if overdue:
-            log.warning("%s; %s: %s", what, OVERDUE, label(overdue))
+        if OVERDUE in outcomes:
+            overdue = [name for name, (outcome, _) in self.outcomes.items() if outcome == OVERDUE]
+            log.warning("%s; %s: %s", done, OVERDUE, label(overdue))
             return 3
-        log.info("%s", what)
+        log.info("%s", done)
         return 0
 
     def missing(self) -> list[str]:
         """Who failed and why, three reasons at most."""
-        said = [
-            f"{label(names)}: {reason}" if names else reason
-            for reason, names in by_reason(self.problems).items()
-        ]
-        return said[:3] + (["more is said above"] if len(said) > 3 else [])
+        failed = {name: Problem(why) for name, (how, why) in self.outcomes.items() if how == FAILED}
+        said = [f"{label(names)}: {reason}" for reason, names in by_reason(failed).items()]
+        return said[:3] + ["more is said above"] * (len(said) > 3)
 
 
 def by_reason(problems: Problems) -> dict[str, list[str]]:
-    """The services that have a problem, by its text."""
-    reasons: dict[str, list[str]] = {}
+    """Those that have a problem, by its text."""
+    names: dict[str, list[str]] = {}
     for name, problem in sorted(problems.items()):
-        names = reasons.setdefault(problem.text, [])
-        if " " not in name:
-            names.append(name)
-    return reasons
+        names.setdefault(problem.text, []).append(name)
+    return names
 
 
 def label(names: Sequence[str]) -> str:
@@ -1428,25 +1317,15 @@ class Run:
     known: dict[tuple[str, int], str] = field(default_factory=dict)
     turn: threading.Lock = field(default_factory=threading.Lock)  # to begin a batch
 
-    def note_done(self, problems: Problems) -> Problems:
-        """Leave what has a problem to be done again, and what has no outcome."""
-        for name in self.rows.keys() - self.report.outcomes.keys():
-            problems.setdefault(name, Problem("it was not dealt with"))
-        self.rows = {name: row for name, row in self.rows.items() if name in problems}
-        return problems
-
 
 def run_all(programs: Programs, options: argparse.Namespace) -> int:
     """Do all there is to do, and say how it ended. Returns the exit status."""
-    report = Report(options.quiet)
+    report = Report()
     programs.begin()
     folder = make_run_folder()
     run = Run(options, programs, report, Registries(programs, folder))
-    needed = ("docker", "timeout", "xargs") + ("aws",) * (
-        not (options.refresh_only or options.dry_run)
-    )
     try:
-        report.fail(missing_programs(*needed) or try_again_and_again(run))
+        report.fail(try_again_and_again(run))
     # No descriptor, or no thread, is left even for the run itself.
     except (OSError, RuntimeError) as error:
         report.fail({THE_RUN: Problem(f"The run failed: {error!r}")})
@@ -1466,9 +1345,8 @@ def try_again_and_again(run: Run) -> Problems:
         if not hopeful or run.programs.seconds_left() < CLOSING_SECONDS:
             continue
         for reason, names in by_reason(hopeful).items():
-            who = f"{label(names)} to be tried again" if names else "To be tried again"
             when = f"in {pause} second{'s' * (pause != 1)}"
-            log.log(NOTICE, "%s %s: %s", who, when, reason)
+            log.log(NOTICE, "%s to be tried again %s: %s", label(names), when, reason)
         run.programs.run("sleep", str(pause), seconds=2 * TRY_SECONDS)
         problems = attempt(run)
     return problems
@@ -1486,15 +1364,20 @@ def work(run: Run) -> Problems:
     """Find the services, log in to their registries, refresh. Raises Problem if it cannot go on."""
     is_first = not run.is_listed
     problems = {} if run.is_listed else find_services(run)
-    hosts = {row.host for row in run.rows.values() if row.host}.union(run.options.registry)
-    run.hosts |= hosts
+    run.hosts.update(run.options.registry, filter(None, (row.host for row in run.rows.values())))
     region = own_region(run, is_certain=not problems)
     if run.options.login_only or not leads(run):
         run.registries.are_for_deploys = True
-        return {**problems, **refresh_services(run, {}, hosts, region)}
+        return {**problems, **refresh_services(run, {}, region)}
     if is_first:
-        log.info(DRY_HEADLINE if run.options.dry_run else HEADLINE)
-    return run.note_done(refresh_services(run, rows_by_host(run), hosts, region))
+        log.info(
+            "Dry run: nothing is changed"
+            if run.options.dry_run
+            else "Running docker update swarm services registry auth"
+        )
+    problems = refresh_services(run, rows_by_host(run), region)
+    run.rows = {name: row for name, row in run.rows.items() if name in problems}
+    return problems
 
 
 def find_services(run: Run) -> Problems:
@@ -1508,52 +1391,38 @@ def find_services(run: Run) -> Problems:
     # A login of the run's own lies in another folder, where docker finds no current context.
     os.environ["DOCKER_CONTEXT"] = context.result().checked().stdout
     if not result.problem:
-        choose(run, [row_from(line) for line in result.lines()])
+        choose(run, result.lines())
         return {}
-    state = run.programs.run(*INFO).stdout
-    if run.options.login_only and "inactive" in state:
-        log.log(NOTICE, "Not in a swarm yet")
-        return {}
-    is_final = result.problem.is_final or state.startswith(HOPELESS)
-    problem = Problem(result.problem.text, is_final)
-    problem = problem.after("not in a swarm yet") if "inactive" in state else problem
     if not run.options.login_only:
-        raise problem
-    return {THE_RUN: problem}
+        raise result.problem
+    if NO_SWARM not in result.problem.text.lower():
+        return {THE_RUN: result.problem}
+    log.log(NOTICE, "Not in a swarm yet")
+    return {}
 
 
-def row_from(line: str) -> Optional[Row]:
-    """A service, as docker service ls shows it; None if that cannot be read."""
-    with contextlib.suppress(ValueError, LookupError, TypeError, RecursionError):
-        data = json.loads(line)
-        return Row(data["ID"], data["Name"] + "", ecr_host(data["Image"]))
-    return None
-
-
-def choose(run: Run, rows: list[Optional[Row]]) -> None:
+def choose(run: Run, listed: list[str]) -> None:
     """Note the services named on the command line, or all, as to be done."""
-    listed = {row.name: row for row in rows if row}
-    wanted = run.options.services or listed
+    named = run.options.services
+    run.rows = {
+        name: Row(short_id, name, ecr_host(image))
+        for short_id, name, image in (line.split(" ", 2) for line in listed)
+        if name in named or not named
+    }
     run.is_listed = True
-    run.rows = {name: row for name, row in listed.items() if name in wanted}
-    for name in wanted:
-        if name not in listed:
+    for name in named:
+        if name not in run.rows:
             run.report.conclude(FAILED, "there is no such service: see docker service ls", name)
-    if None in rows:
-        unread = Problem("docker service ls shows a service in a way that cannot be read")
-        run.report.fail({"service list": unread})
 
 
 def leads(run: Run) -> bool:
     """Whether this manager refreshes. Raises Problem if docker does not say who leads."""
     if not run.options.leader_only:
         return True
-    answer = run.programs.run(*LEADER).checked().stdout
-    if answer not in ("true", "false"):
-        raise Problem(f"docker node inspect does not say who leads: {answer[:SAID_LENGTH]!r}")
-    if answer == "false":
+    is_leader = {"true": True, "false": False}[run.programs.run(*LEADER).checked().stdout]
+    if not is_leader:
         log.info("Another manager leads the swarm, and refreshes its services")
-    return answer == "true"
+    return is_leader
 
 
 def own_region(run: Run, is_certain: bool) -> str:
@@ -1563,10 +1432,10 @@ def own_region(run: Run, is_certain: bool) -> str:
     login is all that was asked for, and there is none.
     """
     options = run.options
-    if options.region or run.hosts or options.services or options.refresh_only:
+    if options.region or run.hosts or options.services:
         return options.region or ""
-    regions = (os.environ.get("AWS_REGION"), os.environ.get("AWS_DEFAULT_REGION"))
-    region = next(filter(None, regions), "") or run.programs.run(*AWS_REGION).stdout
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    region = region or run.programs.run(*AWS_REGION).stdout
     if is_certain and not region:
         text = "No service uses ECR, and no region is set: pass --region or --registry"
         if run.options.login_only:
@@ -1575,15 +1444,17 @@ def own_region(run: Run, is_certain: bool) -> str:
     return region
 
 
-def refresh_services(
-    run: Run, groups: dict[str, list[Row]], hosts: set[str], region: str
-) -> Problems:
+def refresh_services(run: Run, groups: dict[str, list[Row]], region: str) -> Problems:
     """Refresh services as soon as docker is logged in to their registry. Returns the problems."""
     if run.options.dry_run or run.options.refresh_only:
-        skip_logins(run, hosts, region)
+        # With the logins that docker holds.
+        run.registries.logins.update(dict.fromkeys(run.hosts, ""))
+        places = sorted(run.hosts) + [OWN.format(region)] * bool(region)
+        if not run.options.refresh_only:
+            log.info("Would log in to %s", ", ".join(places) or "no registry")
         region = ""
     problems: Problems = {}
-    for job, host in begin_and_wait(run, groups, hosts, region).items():
+    for job, host in begin_and_wait(run, groups, region).items():
         problem = problem_of(job)
         if problem:
             names = [row.name for row in groups.get(host, [])] or [f"registry {host}"]
@@ -1596,42 +1467,33 @@ def refresh_services(
 
 
 def begin_and_wait(
-    run: Run, groups: dict[str, list[Row]], hosts: set[str], region: str
+    run: Run, groups: dict[str, list[Row]], region: str
 ) -> dict["Future[Problems]", str]:
     """Deal with all registries side by side. Returns the host of each, when all is done."""
-    regions = {region_of(host) for host in hosts - run.registries.logins.keys()}
+    regions = {region_of(host) for host in run.hosts - run.registries.logins.keys()}
     # In another order each time, since docker's own place takes logins one by one.
-    order = random.sample(sorted(hosts | groups.keys()), len(hosts | groups.keys()))
+    hosts = run.hosts | groups.keys()
+    order = random.sample(sorted(hosts), len(hosts))
     with ThreadPoolExecutor(WORKERS) as workers, ThreadPoolExecutor(3 * len(order) + 3) as pool:
         run.registries.get_tokens(pool, regions.union([region] if region else []))
         jobs = {
             pool.submit(refresh_registry, run, host, groups.get(host, []), workers): host
             for host in order
         }
-        if region and region not in run.registries.logins:
-            jobs[pool.submit(log_in_to_own, run, hosts, region)] = OWN.format(region)
+        if region:
+            jobs[pool.submit(log_in_to_own, run, region)] = OWN.format(region)
     return jobs
 
 
-def skip_logins(run: Run, hosts: set[str], region: str) -> None:
-    """Go on with the logins that docker holds."""
-    run.registries.logins.update(dict.fromkeys(hosts, ""))
-    places = sorted(hosts) + [OWN.format(region)] * bool(region)
-    if not run.options.refresh_only:
-        log.info("Would log in to %s", ", ".join(places) or "no registry")
-
-
-def log_in_to_own(run: Run, hosts: set[str], region: str) -> Problems:
+def log_in_to_own(run: Run, region: str) -> Problems:
     """Log in to the account's own registry in a region, if that is not done anyway."""
     account = run.programs.run(*AWS_ACCOUNT, "--region", region).checked()
     suffix = PARTITIONS.get(region.rsplit("-", 2)[0], "amazonaws.com")
     host = f"{account.stdout}.dkr.ecr.{region}.{suffix}"
     if not ECR_HOST.fullmatch(host):
         raise Problem(f"{host[:SAID_LENGTH]} is no registry: check the region")
-    if host not in hosts:
+    if host not in run.hosts | run.registries.logins.keys():
         run.registries.log_in(host)
-    # Done, and not to be asked for again.
-    run.registries.logins[region] = ""
     return {}
 
 

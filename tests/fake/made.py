@@ -52,7 +52,7 @@ def made(*slots: Slot, difference: str = "", **facts: Any) -> Service:
     """
     plain: dict[str, Any] = {
         "id": "id", "name": "web", "image": f"{ECR}/app:1@sha256:0", "mode": "Replicated",
-        "replicas": len(slots), "condition": "any", "max_attempts": 0, "constraints": [],
+        "replicas": len(slots), "condition": "any", "max_attempts": 0,
         "rollout": "", "began": "", "hours": 24.0, "quiet_hours": 1.0, "version": 1, "rolls_back": False, "changed": set(),
         "is_sorted": True, "template": {},
     }  # fmt: skip

@@ -27,13 +27,14 @@ STATUS = ("docker", "service", "inspect", "--format", "{{.ID}} {{json .UpdateSta
 PS = ("docker", "service", "ps", "--no-trunc", "--no-resolve", "--format", "{{json .}}")
 SPECS = ("docker", "inspect", "--type", "task")
 NODES = ("docker", "node", "inspect", "--format", "{{json .}}")
-INFO = ("docker", "info")
 LEADER = ("docker", "node", "inspect", "self")
 LOGIN = ("docker", "login", "--username", "AWS", "--password-stdin")
 PROOF = ("docker", "login")  # and a host; LOGIN begins so, too
 STS = ("aws", "sts", "get-caller-identity")
 TOKEN = ("aws", "ecr", "get-login-password", "--region")
 CONFIGURE = ("aws", "configure", "get", "region")
+
+HEADLINE = "Running docker update swarm services registry auth"
 
 # Kinds of services, as facts of pretend_services.
 ONE_SHOT = {"replicas": "0/1", "others": "Complete"}
@@ -59,9 +60,6 @@ class Bounds:
         """By their names in the script, in small letters."""
         for name, value in constants.items():
             self.monkeypatch.setattr(self.script, name.upper(), value)
-        if "kill_seconds" in constants:
-            timeout = ("--foreground", f"--kill-after={constants['kill_seconds']}")
-            self.monkeypatch.setattr(self.script, "TIMEOUT", timeout)
         if "program_seconds" in constants:
             defaults = self.script.Programs.run.__kwdefaults__
             self.monkeypatch.setitem(defaults, "seconds", constants["program_seconds"])
@@ -80,16 +78,6 @@ def proofs(fakes: Fakes) -> list[Call]:
 def is_own(call: Call) -> bool:
     """Whether docker was given a folder of the run's own."""
     return "ecr_swarm_login-" in call.environ.get("DOCKER_CONFIG", "")
-
-
-def looks_at_wanted_tasks(fakes: Fakes) -> list[Call]:
-    """The looks at the tasks that swarm wants to run."""
-    return [call for call in fakes.calls_of(*PS) if "--filter" in call.argv]
-
-
-def looks_at_histories(fakes: Fakes) -> list[Call]:
-    """The looks at all tasks, with those that are over."""
-    return [call for call in fakes.calls_of(*PS) if "--filter" not in call.argv]
 
 
 def ids_in(calls: list[Call]) -> list[str]:

@@ -57,7 +57,7 @@ def test_login_only_with_nothing_to_log_in_to(run: Run, swarm: PretendSwarm) -> 
     outcome = run("--login-only")
 
     assert outcome.status == 1
-    assert "missing: No service uses ECR, and no region is set" in last_line(outcome)
+    assert "missing: the run: No service uses ECR, and no region is set" in last_line(outcome)
 
 
 @pytest.mark.parametrize("named", [["--registry", ECR], ["no-such-service"], []])
@@ -81,15 +81,10 @@ def test_login_only_without_programs(run: Run, fakes: Fakes) -> None:
     outcome = run("--login-only", "--tries", "3")
 
     assert outcome.status == 1
-    missing = (
-        "docker is not installed, or not on the PATH",
-        "aws is not installed, or not on the PATH",
-    )
-    # Each once, and once more in the last line: to try again is no use.
-    assert story(outcome) == [
-        *sorted(missing),
-        f"nothing was done in N seconds; missing: {'; '.join(sorted(missing))}",
-    ]
+    # Once, and once more in the last line: to try again is no use.
+    cause, last = story(outcome)
+    assert cause.startswith("the run failed: docker context inspect failed with exit status 127: ")
+    assert last == f"1 failed in N seconds; missing: {cause.replace(' failed: ', ': ', 1)}"
     assert not fakes.calls
 
 
@@ -99,7 +94,8 @@ def test_a_refresh_before_the_node_is_in_a_swarm(run: Run, swarm: PretendSwarm) 
     outcome = run()
 
     assert outcome.status == 1
-    assert "missing: not in a swarm yet: docker service ls failed" in last_line(outcome)
+    assert "missing: the run: docker service ls failed with exit status 1: " in last_line(outcome)
+    assert last_line(outcome).endswith(": run it on a manager; at boot, with --login-only")
 
 
 @pytest.mark.parametrize("leads, refreshed", [(True, "web\n"), (False, "")])
@@ -182,9 +178,9 @@ def test_tries_after_a_failure(run: Run, fakes: Fakes, swarm: PretendSwarm) -> N
 
     assert outcome.status == 1
     assert len(fakes.calls_of(*LS)) == 3 * 4
-    assert outcome.stderr.count("To be tried again in ") == 3 * 4 - 1
+    assert outcome.stderr.count("the run to be tried again in ") == 3 * 4 - 1
     # It is given up once.
-    assert outcome.stderr.count("missing: docker service ls") == 1
+    assert outcome.stderr.count("missing: the run: docker service ls") == 1
 
 
 @pytest.mark.parametrize("node", ["worker", "none", "locked"])

@@ -235,18 +235,18 @@ CASES: dict[str, Service] = {
     "IS_JOB": made("Complete", mode="GlobalJob"),
     "UNKNOWN_MODE": made("Running", mode="Thing"),
     "NO_TAG": made("Running", image=f"{ECR}/app"),
-    "rollout": made("Running*", rollout="paused", changed=TEMPLATE),
+    "ROLLOUT": made("Running*", rollout="paused", changed=TEMPLATE),
     "KEPT": made("Running", hours=1, **ENDED_HOURS_AGO),
     "LEFTOVER": LEFTOVER,
     "CHOOSE": made("Complete", "Rejected", **ONE_SHOT),
     "PART_FINISHED": made("Complete", "Running", **ONE_SHOT),
     "FINISHED": made("Complete", **ONE_SHOT),
     "IS_STARTING": made("Pending"),
-    "effects.why_stops": made("Running", difference=PLACED),
+    "stops": made("Running", difference=PLACED),
     "PULLS": made("Running"),
 }
-# The constants of two rows, each of which has its reason from a variable.
-CONSTANTS = {"rollout": "ROLLOUT_AND_BACK", "effects.why_stops": "PLACED"}
+# The constant of a row that has its reason from a variable.
+CONSTANTS = {"stops": "PLACED"}
 # What the README calls what stands in the second place in spare().
 IN_README = {
     "LEFT": "left alone",

@@ -28,7 +28,7 @@ def answer(script: Any, story: dict[str, Any], *command: str) -> Any:
     if command[: len(script.INSPECT)] == script.INSPECT:
         found = [story["service"]]
     elif command[: len(script.TASKS)] == script.TASKS:
-        found = story["tasks" if "--filter" in command else "history"]
+        found = story["history"] or story.get("tasks", [])
     elif command[: len(script.SPECS)] == script.SPECS:
         found = [each for each in story["specs"] if each["ID"] in command]
     else:

@@ -47,7 +47,6 @@ OWN_REGIONS: list[tuple[list[str], dict[str, str], bool, str]] = [
     ([], {"AWS_REGION": "", "AWS_DEFAULT_REGION": "", "profile": REGION_US}, False, REGION_US),
     (["web"], {"AWS_REGION": REGION_US}, False, ""),
     (["--region", REGION_US, "web"], {}, False, REGION_US),
-    (["--refresh-only"], {"AWS_REGION": REGION_US}, False, ""),
 ]
 
 
@@ -120,12 +119,13 @@ def test_the_host_of_the_account_s_own_registry(script: Any, region: str, suffix
 
     logged_in: list[str] = []
     registries = SimpleNamespace(log_in=logged_in.append, logins={})
-    run = SimpleNamespace(programs=SimpleNamespace(run=ask), registries=registries)
     host = f"{ACCOUNT}.dkr.ecr.{region}.{suffix}"
+    run = SimpleNamespace(programs=SimpleNamespace(run=ask), registries=registries, hosts={host})
 
-    script.log_in_to_own(run, {host}, region)
+    script.log_in_to_own(run, region)
     assert logged_in == []
-    script.log_in_to_own(run, set(), region)
+    run.hosts = set()
+    script.log_in_to_own(run, region)
 
     assert logged_in == [host]
     assert asked[0] == (*STS, "--query", "Account", "--output", "text", "--region", region)

@@ -12,6 +12,7 @@ import pytest
 from fakes import Fakes
 from pretend_swarm import ECR, ECR_US, PretendSwarm
 from shared import (
+    HEADLINE,
     ONE_SHOT,
     PAUSED,
     REGION_US,
@@ -31,7 +32,6 @@ GO_ON = "to go on: docker service update --with-registry-auth"
 LOGGED_IN = f"Docker login succeeded for {ECR}"
 IN_N = "in N seconds"
 NO_SUCH = "there is no such service: see docker service ls"
-HEADLINE = "Running docker update swarm services registry auth"
 
 
 def stands_still(name: str, rollout: str) -> str:
@@ -207,7 +207,7 @@ def test_a_registry_that_fails_gets_one_line_for_all_its_services(
 
 
 def test_more_than_three_reasons_stand_above(script: Any, capfd: Any) -> None:
-    report = script.Report(is_quiet=True)
+    report = script.Report()
     script.log.addHandler(logging.StreamHandler(script.Stream(2)))
     report.fail({f"web-{number}": script.Problem(f"reason {number}") for number in range(5)})
 
@@ -227,7 +227,7 @@ def test_what_is_tried_again(run: Run, fakes: Fakes, swarm: PretendSwarm) -> Non
 
     outcome = run()
 
-    failed = "docker service update failed: out of sequence"
+    failed = "docker service update failed with exit status 123: out of sequence"
     assert story(outcome) == [
         HEADLINE,
         LOGGED_IN,

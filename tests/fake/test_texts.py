@@ -13,7 +13,7 @@ from pretend_logins import DEAD_HELPER, NOT_STORED, OLD_ECR_HELPER
 from pretend_services import login_opens
 from pretend_swarm import ECR, UPDATE, PretendSwarm
 from pretend_texts import TEXTS
-from shared import INSPECT, PROOF, STATUS, Run, is_untouched, last_line, log_out, write_config
+from shared import INSPECT, LS, PROOF, STATUS, Run, is_untouched, last_line, log_out, write_config
 
 GOOD = {"auth": base64.b64encode(b"AWS:secret-eu-central-1-good").decode()}
 
@@ -162,13 +162,15 @@ def test_a_config_that_stays_broken(
 
 def test_a_daemon_that_comes_back(run: Run, swarm: PretendSwarm, fakes: Fakes, client: str) -> None:
     swarm.state["node"] = "down"
-    fakes.when("docker", "info", do=lambda: swarm.state.update(node="manager"))
+    fakes.when(*LS, do=lambda: fakes.when(*LS, do=lambda: swarm.state.update(node="manager")))
 
     outcome = run()
 
     assert (outcome.status, outcome.stdout) == (0, "web\n")
     text = f"docker service ls failed with exit status 1: {TEXTS[client]['down']}"[:500]
-    assert "To be tried again in " in outcome.stderr and f" seconds: {text}" in outcome.stderr
+    assert (
+        "the run to be tried again in " in outcome.stderr and f" seconds: {text}" in outcome.stderr
+    )
 
 
 @pytest.mark.parametrize("moment", [INSPECT, UPDATE])

@@ -212,13 +212,13 @@ def pretend_registries(folder: Path, count: int, regions: int) -> None:
             f"{100000000000 + number // 10}.dkr.ecr.eu-west-{number // 10 % regions}.amazonaws.com"
         )
         name, image = f"service-{number}", f"{host}/app:1"
-        rows.append({"ID": f"{number:012}", "Name": name, "Image": image})
+        rows.append(f"{number:012} {name} {image}\n")
         template = {"ContainerSpec": {"Image": image}}
         spec = {"Name": name, "TaskTemplate": template, "Mode": {"Replicated": {"Replicas": 0}}}
         dates = dict.fromkeys(("CreatedAt", "UpdatedAt"), "2024-05-01T12:00:00Z")
         service = {"ID": f"{number:012}abc", "Version": {"Index": 1}, **dates, "Spec": spec}
         (folder / f"inspect-{number:012}").write_text(json.dumps(service) + "\n")
-    (folder / "ls").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "ls").write_text("".join(rows))
     for name, text in (("aws", SLOW_AWS), ("docker", SLOW_DOCKER.format(folder=folder))):
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)

@@ -31,15 +31,15 @@ def objects(text):
 def of(name, calls, now, said):
     """The record of one service: what was shown of it, last by last, and what was said.
 
-    {"service": {}, "tasks": [], "history": [], "specs": [], "nodes": [], "now": seconds,
-    "refreshed": bool, "said": [[outcome, reason]]}
+    {"service": {}, "history": [], "specs": [], "nodes": [], "now": seconds, "refreshed": bool,
+    "said": [[outcome, reason]]}; older ones have "tasks" in place of a history that decided nothing
     """
-    record = {"service": {}, "tasks": [], "history": [], "specs": [], "nodes": []}
+    record = {"service": {}, "history": [], "specs": [], "nodes": []}
     for argv, found in calls:
         key = part(argv)
         if key == "service":
             found = [each for each in found if each["Spec"]["Name"] == name]
-        elif key in ("tasks", "history"):
+        elif key == "history":
             found = [each for each in found if is_of(record["service"], each["Name"])]
         elif key == "specs":
             found = [each for each in found if each["ServiceID"] == record["service"].get("ID")]
@@ -55,7 +55,7 @@ def part(argv):
     if argv[:2] == ["service", "inspect"]:
         return "service"
     if argv[:2] == ["service", "ps"]:
-        return "tasks" if "--filter" in argv else "history"
+        return "history"
     return "specs" if argv[0] == "inspect" else "nodes"
 
 

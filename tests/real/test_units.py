@@ -217,7 +217,7 @@ def test_it_recovers_when_docker_is_back(manager: Machine) -> None:
     shorten(manager, TRY_SECONDS=5)
     # when: it waits for its next try, and has not started what somebody stopped
     manager.run("systemctl", "start", "--no-block", SERVICE)
-    wait_for_text(manager, "To be tried again in 5 seconds: docker service ls failed")
+    wait_for_text(manager, "the run to be tried again in 5 seconds: docker service ls failed")
     assert manager.show("docker.service", "ActiveState") == ["inactive"]
     manager.run("systemctl", "start", "docker.service")
     before = manager.updates_of("web")
