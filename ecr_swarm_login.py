@@ -119,9 +119,6 @@ UPDATE = ("docker", "service", "update", "-d", "-q", "--with-registry-auth")
 # before 0.9.0 (amazon-ecr-credential-helper#102): the first, and neither of the others.
 GOOD = "authenticating with existing credentials"
 NOT_GOOD = ("login did not succeed", "invalid or expired")
-# What it warns of at a login that no credential store keeps.
-IN_FILE = "unencrypted"
-GONE_TEXT = "no such service"
 NO_SWARM = 'use "docker swarm init"'
 # What no second try cures, and what does.
 REMEDIES = {
@@ -149,9 +146,6 @@ PARTS = {
     "Rejected": STUCK,  # it never ran, as for a dead token
 }
 ENDED = {OVER, STOPPED}
-LONG_UNITS = ("days", "weeks", "months", "years")
-# A rejection that has nothing to do with a token: swarmkit, constraint_enforcer.go.
-OFF_ITS_NODE = "assigned node no longer meets constraints"
 AGE = re.compile(r"([A-Z][a-z]+) (?:less than a second|about an? [a-z]+|([0-9]{1,6}) ([a-z]+)) ago")
 
 # Where docker node inspect shows what constraints ask for.
@@ -208,11 +202,6 @@ PLACED = (
 )
 OLDER = "its tasks restart: they have an older spec than the service{0.what_runs_then}"
 PULLS = "it pulls from ECR"
-# Why tasks restart although nobody could see it before the update.
-UNFORESEEN = (
-    "docker writes its spec in another way than it was written, as after an upgrade"
-    "{0.what_runs_then}"
-)
 
 DUE, REFRESHED, LEFT, HELD, OVERDUE, GONE, FAILED = OUTCOMES = (
     "to be refreshed",
@@ -288,7 +277,7 @@ class Programs:
         self.stopped_by = 0  # the signal
         self.in_flight: set[int] = set()  # process groups that a signal ends
         self.secrets: list[str] = []  # which nothing is to show
-        self.deadline = 0.0
+        self.begin()
 
     def begin(self) -> None:
         """From now on a run has its RUN_SECONDS."""
@@ -537,10 +526,7 @@ class Registries:
 
     def get_token(self, region: str) -> str:
         """Have aws print a token, which goes nowhere but to docker login."""
-        result = self.programs.run(*AWS_TOKEN, region, is_secret=True)
-        if result.problem:
-            raise result.problem.after("Failed to acquire docker login credentials")
-        return result.stdout
+        return self.programs.run(*AWS_TOKEN, region, is_secret=True).checked().stdout
 
     def log_in(self, host: str) -> None:
         """Log docker in to a registry in its own place, and beside that in a folder of the run's own.
@@ -550,12 +536,10 @@ class Registries:
         token = self.tokens[region_of(host)].result()
         self.kept[host] = self.one_by_one.submit(self.keep, host, token)
         folder = "" if self.are_for_deploys else self.log_in_apart(host, token)
-        problem = None if folder else problem_of(self.kept[host])
-        if not folder and not problem and not self.are_for_deploys:
+        problem = None if folder else self.kept[host].result()
+        if problem and not self.are_for_deploys:
             # An older login that docker holds is no reason to go on when AWS's token is refused.
-            problem = self.kept[host].result()
-        if problem:
-            raise problem.after("Docker login failed")
+            raise problem
         self.logins[host] = folder
         self.count += 1
         where = "" if folder or self.are_for_deploys else " in its own place only"
@@ -572,8 +556,8 @@ class Registries:
         config = os.path.join(folder, "config.json")
         size = os.path.getsize(config)
         result = self.programs.run(*LOGIN, host, stdin=token, folder=folder)
-        if result.problem and result.has_hung:
-            raise result.problem.after("Docker login failed")
+        if result.has_hung:
+            result.checked()
         has_grown = os.path.getsize(config) > size
         return folder if has_grown and not result.problem else ""
 
@@ -586,10 +570,11 @@ class Registries:
         """
         result = self.programs.run(*LOGIN, host, stdin=token, is_stoppable=False)
         config = os.path.join(docker_folder(), "config.json")
-        if not result.problem and IN_FILE in result.said and os.path.exists(config):
+        # It warns of a login that no credential store keeps.
+        if not result.problem and "unencrypted" in result.said and os.path.exists(config):
             return None
-        if result.problem and result.has_hung:
-            raise result.problem
+        if result.has_hung:
+            result.checked()
         try:
             self.prove(host)
         except Problem as problem:
@@ -980,7 +965,7 @@ def look_at_specs(services: list[Service], ask: Any, known: dict[tuple[str, int]
     owners = {each.id: it for each, it in compared if (each.id, it.version) not in known}
     for data in ask(*SPECS, *owners) if owners else []:
         service = owners[data["ID"]]
-        known[data["ID"], service.version] = difference(service, data)
+        known[data["ID"], service.version] = difference_of(service, data)
     for task, service in compared:
         task.difference = task.difference or known[task.id, service.version]
 
@@ -1029,7 +1014,7 @@ def service_from(data: dict[str, Any]) -> Service:
         quiet_hours=hours_since(data["UpdatedAt"]),
         rolls_back=value_at(spec, "UpdateConfig", "FailureAction") == "rollback",
         changed=changed_parts(spec, data.get("PreviousSpec"), rollout),
-        is_sorted=is_sorted(template["ContainerSpec"]),
+        is_sorted=are_sorted(template["ContainerSpec"]),
         template=template,
     )
 
@@ -1067,7 +1052,7 @@ def with_defaults(spec: dict[str, Any]) -> dict[str, Any]:
     return {**spec, **rollouts, "TaskTemplate": whole}
 
 
-def is_sorted(container: dict[str, Any]) -> bool:
+def are_sorted(container: dict[str, Any]) -> bool:
     """Whether mounts and ulimits stand as the docker client sorts them at each update."""
     mounts = container.get("Mounts") or []
     places = [
@@ -1108,14 +1093,18 @@ def task_from(data: dict[str, Any], is_sorted: bool) -> Task:
         raise Problem(f"docker shows a task of it in an unknown state: {desired}, {shown[:99]}")
     part = PARTS[age[1]]
     is_unwanted = desired in UNWANTED
-    if (is_unwanted and part in (SERVING, STARTING)) or OFF_ITS_NODE in str(data.get("Error")):
+    # Not every rejection is for want of a token: swarmkit, constraint_enforcer.go.
+    is_misplaced = "assigned node no longer meets constraints" in str(data.get("Error"))
+    if (is_unwanted and part in (SERVING, STARTING)) or is_misplaced:
         part = STOPPED
-    is_old = age[3] in LONG_UNITS or (age[3] == "hours" and int(age[2]) >= LONG_HOURS)
+    is_old = age[3] in ("days", "weeks", "months", "years") or (
+        age[3] == "hours" and int(age[2]) >= LONG_HOURS
+    )
     difference = "" if is_sorted else UNSORTED
     return Task(data["ID"], data["Node"], not is_unwanted, age[1], part, is_old, difference)
 
 
-def difference(service: Service, data: dict[str, Any]) -> str:
+def difference_of(service: Service, data: dict[str, Any]) -> str:
     """In what a task is not as the spec says, given docker inspect of it."""
     template = with_defaults({"TaskTemplate": data["Spec"]})["TaskTemplate"]
     # docker shows no ports of a task, but those that are older than the rollout have the old.
@@ -1183,7 +1172,8 @@ def say_restarts(run: "Run") -> None:
         began = re.search(r'"StartedAt":"([^"]+)"', status)
         if key in quiet and began and began[1] != quiet[key].began:
             run.report.restarts.add(quiet[key].name)
-            log.warning("%s restarts: %s", quiet[key].name, UNFORESEEN.format(quiet[key]))
+            text = "docker writes its spec in another way than it was written, as after an upgrade"
+            log.warning("%s restarts: %s%s", quiet[key].name, text, quiet[key].what_runs_then)
     if result.problem:
         log.log(NOTICE, "Could not check whether tasks restarted: %s", result.problem.text)
 
@@ -1244,7 +1234,7 @@ class Report:
     def refreshed(self, service: Service) -> None:
         """A service holds a fresh token. For a pipe its name goes to stdout."""
         self.outcomes[service.name] = REFRESHED, PULLS
-        if any(task.part == SERVING for task in touched(service)):
+        if why_stops(touched(service)):
             self.restarts.add(service.name)
         if os.isatty(1) or is_journal(1):
             log.info("%s refreshed", service.name)
@@ -1321,7 +1311,6 @@ class Run:
 def run_all(programs: Programs, options: argparse.Namespace) -> int:
     """Do all there is to do, and say how it ended. Returns the exit status."""
     report = Report()
-    programs.begin()
     folder = make_run_folder()
     run = Run(options, programs, report, Registries(programs, folder))
     try:
@@ -1458,7 +1447,7 @@ def refresh_services(run: Run, groups: dict[str, list[Row]], region: str) -> Pro
         problem = problem_of(job)
         if problem:
             names = [row.name for row in groups.get(host, [])] or [f"registry {host}"]
-            problems.update(dict.fromkeys(names, problem.after(f"not logged in to {host}")))
+            problems.update(dict.fromkeys(names, problem.after(f"Docker login failed for {host}")))
         else:
             problems.update(job.result())
     say_restarts(run)
@@ -1540,7 +1529,7 @@ def end_batch(run: Run, rows: list[Row], batch: "Future[Problems]") -> Problems:
         row.is_tried = True
     if not problem:
         return batch.result()
-    if len(rows) == 1 and GONE_TEXT in problem.text.lower():
+    if len(rows) == 1 and "no such service" in problem.text.lower():
         run.report.conclude(GONE, "it was removed while the run went on", rows[0].name)
         return {}
     return {row.name: problem for row in rows}

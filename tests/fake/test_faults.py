@@ -75,13 +75,13 @@ DOWN = TEXTS["29"]["down"]
 NO_LEADER = "rpc error: code = Unknown desc = The swarm does not have a leader."
 DISK_FULL = "Error saving credentials: write /root/.docker/config.json1: no space left on device"
 NO_TOKEN = "aws ecr get-login-password"
-DENIED = f"not logged in to {ECR}: Docker login failed: docker login"
+DENIED = f"Docker login failed for {ECR}: docker login"
 NOT_KEPT = f"docker does not keep the login to {ECR}, and a deploy from here sends none: "
 
 # fmt: off
 TABLE = [
     # programs
-    Row("aws crashes once", says(*AWS, signal=11), f"seconds: not logged in to {ECR}: Failed to acq", 0, ALL),
+    Row("aws crashes once", says(*AWS, signal=11), f"seconds: Docker login failed for {ECR}: aws", 0, ALL),
     Row("aws dies in mid token", says(*AWS, stdout=PRINTS, signal=9, times=9), "killed by signal 9", 1, "us"),
     Row("aws hangs, and its child", hangs(*AWS, orders=("ignore-sigterm", "child", "hang")), "hung, and was killed", 1, "us"),
     Row("its child keeps the output", says(*AWS, stdout=PRINTS, orders=["child"]), "2 refreshed", 0, ALL),
@@ -225,8 +225,8 @@ def test_what_aws_says_is_shown(run: Run, scene: Scene) -> None:
 
     assert (outcome.status, refreshed(outcome)) == (1, ["us", "web"])
     said = [
-        f"not logged in to {ECR.replace(REGION, region)}: Failed to acquire docker login"
-        f" credentials: aws ecr get-login-password failed with exit status {status}: {text}\n"
+        f"Docker login failed for {ECR.replace(REGION, region)}: aws"
+        f" ecr get-login-password failed with exit status {status}: {text}\n"
         for region, (status, text) in AWS_FAILURES.items()
     ]
     assert [line for line in said if line not in outcome.stderr] == []

@@ -104,9 +104,9 @@ def test_it_fails_where_docker_s_own_place_keeps_nothing_either(
     outcome = run()
 
     assert (outcome.status, outcome.stdout) == (1, "us\n")
-    assert f"2 services: not logged in to {ECR}: Docker login failed: " in last_line(
+    assert f"2 services: Docker login failed for {ECR}: " in last_line(
         outcome
-    ) or f"web-1, web-2: not logged in to {ECR}: Docker login failed: " in last_line(outcome)
+    ) or f"web-1, web-2: Docker login failed for {ECR}: " in last_line(outcome)
     assert is_untouched(web, "web-1") and is_untouched(web, "web-2")
 
 

@@ -295,7 +295,7 @@ def test_where_nothing_is_refreshed_the_login_has_to_be_kept(
     outcome = run(*arguments)
 
     assert outcome.status == 1
-    text = f"; missing: registry {ECR}: not logged in to {ECR}: Docker login failed: "
+    text = f"; missing: registry {ECR}: Docker login failed for {ECR}: "
     assert last_line(outcome).startswith("1 login, 1 failed in ") and text in last_line(outcome)
     assert NOT_HELD in last_line(outcome)
     assert not any(map(is_own, fakes.calls))

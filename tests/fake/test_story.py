@@ -195,7 +195,7 @@ def test_a_registry_that_fails_gets_one_line_for_all_its_services(
     outcome = run()
 
     reason = (
-        f"not logged in to {ECR}: Failed to acquire docker login credentials: aws ecr"
+        f"Docker login failed for {ECR}: aws ecr"
         " get-login-password failed with exit status 253: Unable to locate credentials"
     )
     assert story(outcome) == [

@@ -208,8 +208,13 @@ def test_a_cause_stands_once(run: Run, fakes: Fakes, swarm: PretendSwarm) -> Non
     outcome = run()
 
     said = outcome.stderr.splitlines()
-    assert len([line for line in said if line.startswith("5 services failed: not logged")]) == 1
-    assert "; missing: 5 services: not logged in to" in said[-1] and "ExpiredToken" in said[-1]
+    assert (
+        len([line for line in said if line.startswith("5 services failed: Docker login failed")])
+        == 1
+    )
+    assert (
+        "; missing: 5 services: Docker login failed for" in said[-1] and "ExpiredToken" in said[-1]
+    )
 
 
 @pytest.mark.parametrize("down", [("docker",), ("aws",), ("docker", "aws")])

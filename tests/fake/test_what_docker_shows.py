@@ -259,7 +259,7 @@ def test_in_what_a_task_is_not_as_the_spec_says(
     it.rollout, it.began, it.changed = state, "2026-11-26T11:00:00Z", changed
     task = {"ID": "t", "CreatedAt": "2026-11-26T11:30:00Z", "Spec": TEMPLATE}
 
-    assert script.difference(it, shown(path, value, task)) == difference
+    assert script.difference_of(it, shown(path, value, task)) == difference
 
 
 # Tasks

@@ -211,7 +211,7 @@ def test_what_docker_holds(logins, state, keeps, alone):
     if keeps is False:
         result = logins.case.refresh("--login-only")
         assert result.returncode == 1, result
-        assert f"not logged in to {HOST}: Docker login failed: " in result.stderr
+        assert f"Docker login failed for {HOST}: " in result.stderr
 
 
 @pytest.mark.parametrize("release", ["bookworm", "testing"])

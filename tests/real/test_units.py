@@ -121,7 +121,7 @@ def test_a_failure_shows_its_cause_where_one_looks(
     manager.run("systemctl", "start", SERVICE, check=False)
     # then
     for look in (["-n", "20"], ["--priority=warning"], ["--priority=err"], ["-n", "10"]):
-        assert "31 services: not logged in to" in manager.journal(SERVICE, *look)
+        assert "31 services: Docker login failed for" in manager.journal(SERVICE, *look)
         assert reason in manager.journal(SERVICE, *look)
     assert_token_is_not_in(manager.run("journalctl", "--output=export"))
 
@@ -248,9 +248,9 @@ def test_when_it_gives_up_somebody_is_told_once(given_up: Machine) -> None:
 
     assert SERVICE in given_up.run("systemctl", "--failed")
     journal = given_up.journal(SERVICE)
-    assert journal.count("web to be tried again in 0 seconds: not logged in to") == 7
-    assert journal.count("; missing: web: not logged in to") == 1
-    assert "; missing: web: not logged in to" in given_up.journal(SERVICE, "--priority=err")
+    assert journal.count("web to be tried again in 0 seconds: Docker login failed for") == 7
+    assert journal.count("; missing: web: Docker login failed for") == 1
+    assert "; missing: web: Docker login failed for" in given_up.journal(SERVICE, "--priority=err")
     assert given_up.read("/opt/told") == "told\n"
 
 
@@ -365,7 +365,7 @@ def test_to_stop_between_two_tries_is_no_failure(manager: Machine) -> None:
     refuse_tokens(manager)
     shorten(manager)
     manager.run("systemctl", "start", "--no-block", SERVICE)
-    wait_for_text(manager, "web to be tried again in 60 seconds: not logged in to")
+    wait_for_text(manager, "web to be tried again in 60 seconds: Docker login failed for")
     # when
     manager.run("systemctl", "stop", SERVICE)
     # then

@@ -221,7 +221,7 @@ def test_cron_mails_what_goes_wrong_and_nothing_else(manager: Machine) -> None:
     assert manager.run("sh", "-c", command, AWS_CA_BUNDLE=CERTIFICATE) == ""
     refuse_tokens(manager)
     said = manager.run("sh", "-c", f"{command} || echo $?", AWS_CA_BUNDLE=CERTIFICATE)
-    assert "not logged in to" in said and said.splitlines()[0] == "1"
+    assert "Docker login failed for" in said and said.splitlines()[0] == "1"
 
 
 @pytest.mark.parametrize(
