@@ -54,12 +54,12 @@ with contextlib.suppress(ImportError):
 # How to read this file: from top to bottom. Few places do something to a machine: Programs.start()
 # starts every program, log_in() hands a token from aws to docker, and update() changes the swarm.
 # touched() computes what an update would do by swarm's own rules; spare() is the table of what
-# is left alone for it. Nothing is written but the log and one folder in memory.
+# is left alone for it. Nothing is written but the log, one folder in memory, and docker's logins.
 
 
 # What is fixed ------------------------------------------------------------------------------------
 
-RUN_SECONDS = 240  # of one run; eight of them and their pauses fit into the unit's TimeoutStartSec
+RUN_SECONDS = 240  # of one try; eight of them and their pauses fit into the unit's TimeoutStartSec
 PROGRAM_SECONDS = 60  # of one program: what takes longer hangs, and is killed
 LOOK_SECONDS = 20  # of one question to docker
 UPDATE_SECONDS = 30  # of one update
@@ -203,13 +203,12 @@ PLACED = (
 OLDER = "its tasks restart: they have an older spec than the service{0.what_runs_then}"
 PULLS = "it pulls from ECR"
 
-DUE, REFRESHED, LEFT, HELD, OVERDUE, GONE, FAILED = OUTCOMES = (
+DUE, REFRESHED, LEFT, HELD, OVERDUE, FAILED = OUTCOMES = (
     "to be refreshed",
     "refreshed",
     "left alone",
     "held back",
     "held back too long",
-    "gone",
     "failed",
 )
 NOTICE = logging.INFO + 5
@@ -221,21 +220,16 @@ log = logging.getLogger("ecr_swarm_login")
 # Programs -----------------------------------------------------------------------------------------
 
 
-class Stopped(Exception):
-    """A signal came: nothing more is to be started."""
-
-
 class Problem(Exception):
     """What went wrong, in one line: what failed, what the program said, what to do next."""
 
     def __init__(self, text: str, is_final: bool = False) -> None:
-        super().__init__(text)
-        self.text = " ".join(text.split())
+        super().__init__(" ".join(text.split()))
         self.is_final = is_final  # to try again is no use
 
     def after(self, beginning: str) -> "Problem":
         """The same with more to say before it."""
-        return Problem(f"{beginning}: {self.text}", self.is_final)
+        return Problem(f"{beginning}: {self}", self.is_final)
 
 
 # By what they befell: a service, by its name; or with a space in it, which no name has.
@@ -257,7 +251,6 @@ class Result:
     problem: Optional[Problem]
     stdout: str = ""
     said: str = ""  # on stderr, in one line, without what is secret
-    has_hung: bool = False
 
     def checked(self) -> "Result":
         """The same if there is no problem. Raises Problem."""
@@ -284,15 +277,15 @@ class Programs:
         self.deadline = time.monotonic() + RUN_SECONDS
 
     def seconds_left(self) -> float:
-        """Until the run has to end."""
-        return self.deadline - time.monotonic()
+        """Until the run has to end; none after a signal."""
+        return 0 if self.stopped_by else self.deadline - time.monotonic()
 
     def stop(self, number: int, _frame: Any) -> None:
         """Handle a signal: start nothing more, end what runs, say nothing more."""
         self.stopped_by = number
-        self.pass_on()
         log.warning("Stopped by %s: the next run does what is left", signal.Signals(number).name)
         log.disabled = True
+        self.pass_on()
 
     def pass_on(self) -> None:
         """End what runs, if a signal came."""
@@ -307,7 +300,7 @@ class Programs:
         is_secret: bool = False,
         **how: Any,
     ) -> Result:
-        """Run a program to its end, within its time and the run's. Raises Stopped after a signal.
+        """Run a program to its end, within its time and the run's.
 
         One that is not stoppable is given all its time, or not started. If what it prints is
         secret, nothing shows it from then on. For the rest see start().
@@ -316,17 +309,13 @@ class Programs:
         limit = min(seconds, self.seconds_left())
         if limit < (0.1 if is_stoppable else seconds):
             return Result(Problem(f"{name} was not started: its time was over"))
-        if self.stopped_by:
-            raise Stopped
         began = time.monotonic()
         status, stdout, said = self.start(command, limit, is_stoppable, **how)
-        if self.stopped_by:
-            raise Stopped
         has_hung = status in (124, 137) and time.monotonic() - began >= limit - 0.1
         if is_secret:
             self.secrets.append(stdout)
         said = in_one_line(said, self.secrets)
-        return Result(explain(name, status, said, limit * has_hung), stdout, said, has_hung)
+        return Result(explain(name, status, said, limit * has_hung), stdout, said)
 
     def start(
         self,
@@ -341,22 +330,18 @@ class Programs:
         """The one place that starts programs. Returns the exit status, stdout, and stderr."""
         # In the foreground: it ends a program, but not what that has started in turn.
         limit = ("--foreground", f"--kill-after={KILL_SECONDS}", f"{seconds:.1f}")
-        status, why = 0, ""
         with memory(stdin) as given, memory() as out, memory() as err, memory() as born:
             try:
                 options = sh_options(given, out, err, born, folder)
                 running = sh.Command("timeout")(*limit, *through, *command, **options)
                 self.in_flight.update([running.pid] * is_stoppable)
                 self.pass_on()  # a signal that has come before that
-                running.wait()
-            except sh.ErrorReturnCode as error:
-                status = error.exit_code
-            except (sh.ForkException, OSError) as error:
-                status, why = 126, str(error)
+                with contextlib.suppress(sh.ErrorReturnCode):
+                    running.wait()
             finally:
                 # Whatever went wrong, it ends, and with it what it left behind.
                 self.end(int(content(born) or 0), drain_seconds)
-            return status, content(out), content(err) or why
+            return running.exit_code, content(out), content(err)
 
     def end(self, group: int, drain_seconds: float) -> None:
         """Wait for what a program has left running, but not for long."""
@@ -456,20 +441,24 @@ def explain(name: str, status: int, said: str, hung_seconds: float) -> Optional[
     return Problem(text)
 
 
-def problem_of(doing: "Future[Any]") -> Optional[Problem]:
-    """What went wrong with something that was done beside others. Raises Stopped."""
-    error = doing.exception()
-    if isinstance(error, Stopped):
-        raise error
-    if isinstance(error, Problem):
-        # Or all that it met on its way stays in memory, and open.
-        return error.with_traceback(None)
-    if error is None:
-        return None
-    # One line is all that a person should read.
-    is_odd = isinstance(error, (LookupError, TypeError, ValueError, AttributeError, RecursionError))
-    text = "docker shows what cannot be read" if is_odd else "something went wrong"
-    return Problem(f"{text}: {error!r}"[:SAID_LENGTH])
+def attempt(names: Sequence[str], do: Any, *given: Any) -> Problems:
+    """Do something. Returns its problems; what it raises is one for all of these names."""
+    try:
+        problems: Problems = do(*given)
+    except Problem as problem:
+        # Or all that it met on its way stays in memory.
+        return dict.fromkeys(names, problem.with_traceback(None))
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        text = f"docker shows what cannot be read: {error!r}"
+        return dict.fromkeys(names, Problem(text[:SAID_LENGTH]))
+    except Exception as error:  # noqa: BLE001 (one line is all that a person should read)
+        return dict.fromkeys(names, Problem(f"something went wrong: {error!r}"[:SAID_LENGTH]))
+    return problems
+
+
+def gather(jobs: list["Future[Problems]"]) -> Problems:
+    """The problems of all that was done side by side."""
+    return {name: problem for job in jobs for name, problem in job.result().items()}
 
 
 # Registries and logins ----------------------------------------------------------------------------
@@ -488,17 +477,17 @@ def region_of(host: str) -> str:
 
 def docker_folder() -> str:
     """Where docker keeps its logins by itself."""
-    return os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
+    return os.path.abspath(os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker"))
 
 
 def make_run_folder() -> str:
-    """A folder for the run's own logins, in memory if it can be; "" if there is room nowhere."""
+    """A folder for the run's own logins, in memory if it can be."""
     # systemd's is gone even after SIGKILL: systemd.exec(5), RuntimeDirectory=.
     places = (os.environ.get("RUNTIME_DIRECTORY"), os.environ.get("TMPDIR"), "/dev/shm", "/tmp")
     for place in filter(None, places):
         with contextlib.suppress(OSError):
             return tempfile.mkdtemp(prefix="ecr_swarm_login-", dir=place)
-    return ""
+    return "/dev/null/none"  # where there is room for nothing
 
 
 class Registries:
@@ -506,60 +495,50 @@ class Registries:
 
     def __init__(self, programs: Programs, folder: str) -> None:
         self.programs = programs
-        self.folder = folder  # the run's own, or ""
-        self.are_for_deploys = False  # and for nothing else
+        self.folder = folder  # the run's own
         self.tokens: dict[str, Future[str]] = {}  # by region
         # Where docker keeps a good login, by host: a folder of the run's own, or "" for docker's
         # own place, which others may change.
         self.logins: dict[str, str] = {}
         # Logins in docker's own place, by host.
         self.kept: dict[str, Future[Optional[Problem]]] = {}
-        self.count = 0  # of logins
         # One by one: docker replaces config.json without a lock, and two would lose one another's.
         self.one_by_one = ThreadPoolExecutor(1)
-
-    def get_tokens(self, pool: ThreadPoolExecutor, regions: set[str]) -> None:
-        """Begin to get the tokens of these regions, as far as there is no good one yet."""
-        for region in sorted(regions):
-            if region not in self.tokens or self.tokens[region].exception():
-                self.tokens[region] = pool.submit(self.get_token, region)
 
     def get_token(self, region: str) -> str:
         """Have aws print a token, which goes nowhere but to docker login."""
         return self.programs.run(*AWS_TOKEN, region, is_secret=True).checked().stdout
 
-    def log_in(self, host: str) -> None:
-        """Log docker in to a registry in its own place, and beside that in a folder of the run's own.
+    def log_in(self, host: str, is_for_deploys: bool) -> None:
+        """Log docker in to a registry in its own place, and beside that in a folder of the run's own,
+        unless it is for deploys from here alone.
 
         Notes that folder; "" if docker has its own place only. Raises Problem.
         """
         token = self.tokens[region_of(host)].result()
         self.kept[host] = self.one_by_one.submit(self.keep, host, token)
-        folder = "" if self.are_for_deploys else self.log_in_apart(host, token)
-        problem = None if folder else self.kept[host].result()
-        if problem and not self.are_for_deploys:
+        folder = "" if is_for_deploys else self.log_in_apart(host, token)
+        if not folder:
+            problem = self.kept[host].result()
             # An older login that docker holds is no reason to go on when AWS's token is refused.
-            raise problem
+            if problem and not is_for_deploys:
+                raise problem
         self.logins[host] = folder
-        self.count += 1
-        where = "" if folder or self.are_for_deploys else " in its own place only"
+        where = "" if folder or is_for_deploys else " in its own place only"
         log.info("Docker login succeeded for %s%s", host, where)
 
     def log_in_apart(self, host: str, token: str) -> str:
-        """Log docker in in a folder of the run's own; "" if it does not use that, as a snap's.
-
-        Raises Problem if the registry hangs.
+        """Log docker in in a folder of the run's own; "" if there is no room for one, or docker does
+        not use it, as a snap's.
         """
-        folder = make_login_folder(self.folder, host) if self.folder else ""
-        if not folder:
-            return ""
-        config = os.path.join(folder, "config.json")
-        size = os.path.getsize(config)
-        result = self.programs.run(*LOGIN, host, stdin=token, folder=folder)
-        if result.has_hung:
-            result.checked()
-        has_grown = os.path.getsize(config) > size
-        return folder if has_grown and not result.problem else ""
+        with contextlib.suppress(OSError):
+            folder = make_login_folder(self.folder, host)
+            config = os.path.join(folder, "config.json")
+            size = os.path.getsize(config)
+            result = self.programs.run(*LOGIN, host, stdin=token, folder=folder)
+            if not result.problem and os.path.getsize(config) > size:
+                return folder
+        return ""
 
     def keep(self, host: str, token: str) -> Optional[Problem]:
         """Log docker in where it keeps its logins, for deploys from here. Raises Problem.
@@ -573,8 +552,6 @@ class Registries:
         # It warns of a login that no credential store keeps.
         if not result.problem and "unencrypted" in result.said and os.path.exists(config):
             return None
-        if result.has_hung:
-            result.checked()
         try:
             self.prove(host)
         except Problem as problem:
@@ -590,44 +567,36 @@ class Registries:
         said = (result.stdout + result.said).lower()
         is_good = GOOD in said and not any(text in said for text in NOT_GOOD)
         if result.problem and not is_good:
+            # The next attempt logs in again; a login in a folder of the run's own is still good.
+            if not self.logins.get(host):
+                self.logins.pop(host, None)
             text = f"{beginning}docker holds no login that the registry takes"
             raise result.problem.after(text)
-
-    def guard(self, host: str, beginning: str = "") -> None:
-        """Prove a login that others may have changed; without it there will be a new one."""
-        try:
-            self.prove(host, beginning)
-        except Problem:
-            self.logins.pop(host, None)
-            raise
 
     def say_what_is_not_kept(self) -> None:
         """Warn of registries that deploys from here have no login for."""
         for host in self.logins.keys() & self.kept.keys():
-            problem = problem_of(self.kept.pop(host))
+            problem = self.kept.pop(host).exception()
             if problem:
                 text = "docker does not keep the login to %s, and a deploy from here sends none: %s"
-                log.warning(text, host, problem.text)
+                log.warning(text, host, problem)
 
 
 def make_login_folder(folder: str, host: str) -> str:
     """A folder for one login of docker's, with links to all that its own place has but
-    config.json and drafts of that; "" if there is no room for it.
+    config.json and drafts of that. Raises OSError if there is no room for it.
     """
-    with contextlib.suppress(OSError):
-        # mkdtemp, for there may be one of an earlier try.
-        path = tempfile.mkdtemp(prefix=f"{host}-", dir=folder)
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-            for name in os.listdir(docker_folder()):
-                if not name.startswith("config.json"):
-                    source = os.path.abspath(os.path.join(docker_folder(), name))
-                    os.symlink(source, os.path.join(path, name))
-        # With this, and not without, the client keeps the login in this very file, whatever store
-        # is on the PATH: docker/cli, cli/config/credentials/default_store.go.
-        with open(os.path.join(path, "config.json"), "w") as config:
-            json.dump({"auths": {host: {}}}, config)
-        return path
-    return ""
+    # mkdtemp, for there may be one of an earlier attempt.
+    path = tempfile.mkdtemp(prefix=f"{host}-", dir=folder)
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+        for name in os.listdir(docker_folder()):
+            if not name.startswith("config.json"):
+                os.symlink(os.path.join(docker_folder(), name), os.path.join(path, name))
+    # With this, and not without, the client keeps the login in this very file, whatever store
+    # is on the PATH: docker/cli, cli/config/credentials/default_store.go.
+    with open(os.path.join(path, "config.json"), "w") as config:
+        json.dump({"auths": {host: {}}}, config)
+    return path
 
 
 # The model: what swarm does with an update --------------------------------------------------------
@@ -664,7 +633,6 @@ class Service:
     quiet_hours: float  # since anything was changed: its token is no younger
     rolls_back: bool  # by itself, if the rollout fails
     changed: set[str]  # the parts of its spec that the last update changed, besides the token
-    is_sorted: bool  # mounts and ulimits stand as the docker client sorts them
     template: dict[str, Any]  # TaskTemplate, with defaults
     slots: dict[str, list[Task]] = field(default_factory=dict)  # or nodes; the newest task first
     nodes: dict[str, bool] = field(default_factory=dict)  # whether it may use them, by ID
@@ -704,13 +672,10 @@ class Service:
         """Whether something of the old is left, which an update would take down, or forget."""
         if self.rollout in SETTLED:
             return False
-        if any(task.difference for task in self.tasks(SERVING)):
-            return True
-        if not self.changes_tasks:
-            return False
+        runs_old = any(task.difference for task in self.tasks(SERVING))
         may_roll_back = self.rollout == "updating" and self.rolls_back
         is_stale = self.rollout in ("updating", "paused") and self.hours >= LONG_HOURS
-        return may_roll_back or not is_stale
+        return runs_old or (self.changes_tasks and (may_roll_back or not is_stale))
 
 
 def touched(service: Service) -> list[Task]:
@@ -745,9 +710,8 @@ def updatable(service: Service, tasks: list[Task]) -> list[Task]:
 
 def restarts_itself(service: Service, task: Task) -> bool:
     """Whether swarm starts a task of this kind again by itself: restart.go, shouldRestart."""
-    if service.condition == "none":
-        return False
-    if service.condition == "on-failure" and task.state == "Complete":
+    has_succeeded = service.condition == "on-failure" and task.state == "Complete"
+    if service.condition == "none" or has_succeeded:
         return False
     # How many attempts are used up is not shown. All are, if it ended by itself and no other came;
     # and may be, if a replicated one is as the spec says: its node had gone. A rollout takes none.
@@ -890,7 +854,6 @@ class Row:
     short_id: str  # how its ID begins
     name: str
     host: str  # the ECR registry of its image by then, or ""
-    is_tried: bool = False  # together with others
 
 
 def refresh(run: "Run", rows: list[Row]) -> Problems:
@@ -900,15 +863,14 @@ def refresh(run: "Run", rows: list[Row]) -> Problems:
     Problem or something else for all; they are tried again one by one, and then it has it alone.
     """
     host = rows[0].host
-    folder = run.registries.logins.get(host)
-    if folder is None:
-        raise Problem(f"docker has lost its login to {host}")
-    is_guarded = not folder and not run.options.dry_run
+    # Without one of the run's own that counts which docker holds in its own place.
+    folder = run.registries.logins.get(host, "")
+    is_guarded = bool(host) and not folder and not run.options.dry_run
     # A proof is not begun if it might have to be cut short.
     if run.programs.seconds_left() < CLOSING_SECONDS + 2 * PROGRAM_SECONDS * is_guarded:
         raise Problem(f"the {RUN_SECONDS} seconds of the run were over before its turn came")
     if is_guarded:
-        run.registries.guard(host)
+        run.registries.prove(host)
     services, looked_at = look(run.programs, rows, run.known)
     due = decide_all(run, host, services)
     if run.options.dry_run or not due:
@@ -916,7 +878,7 @@ def refresh(run: "Run", rows: list[Row]) -> Problems:
         return {}
     problems = update(run, due, folder, looked_at)
     if is_guarded:
-        run.registries.guard(host, "may have been sent an empty login: ")
+        run.registries.prove(host, "may have been sent an empty login: ")
     for service in due:
         if service.name not in problems:
             run.report.refreshed(service)
@@ -984,7 +946,8 @@ def to_compare(service: Service) -> list[Task]:
 
 def look_at_nodes(services: list[Service], ask: Any) -> None:
     """See which nodes global services may use, where it matters."""
-    spread = [service for service in services if needs_nodes(service)]
+    # As long as they are not known, an update counts as if all could be used.
+    spread = [service for service in services if service.mode == "Global" and touched(service)]
     nodes = {node for service in spread for node in service.slots}
     shown = ask(*NODES, *nodes) if nodes else []
     for service in spread:
@@ -1014,7 +977,6 @@ def service_from(data: dict[str, Any]) -> Service:
         quiet_hours=hours_since(data["UpdatedAt"]),
         rolls_back=value_at(spec, "UpdateConfig", "FailureAction") == "rollback",
         changed=changed_parts(spec, data.get("PreviousSpec"), rollout),
-        is_sorted=are_sorted(template["ContainerSpec"]),
         template=template,
     )
 
@@ -1074,7 +1036,7 @@ def attach(services: list[Service], listed: list[dict[str, Any]]) -> None:
     for data in listed:
         # SERVICE.SLOT, or SERVICE.NODE if it is global.
         owner, _, slot = data["Name"].partition(".")
-        task = task_from(data, owners[owner].is_sorted)
+        task = task_from(data, are_sorted(owners[owner].template["ContainerSpec"]))
         owners[owner].slots.setdefault(slot, []).append(task)
     for service in services:
         for newest, *former in service.slots.values():
@@ -1115,12 +1077,6 @@ def difference_of(service: Service, data: dict[str, Any]) -> str:
         return ""
     is_placed = {**template, "Placement": {}} == {**service.template, "Placement": {}}
     return PLACED if is_placed else OLDER
-
-
-def needs_nodes(service: Service) -> bool:
-    """Whether it matters which nodes a global service may use: not if all tasks stay anyway."""
-    slots = [updatable(service, tasks) for tasks in service.slots.values()]
-    return service.mode == "Global" and any(tasks_replaced(service, tasks) for tasks in slots)
 
 
 def decide_all(run: "Run", host: str, services: list[Service]) -> list[Service]:
@@ -1175,7 +1131,7 @@ def say_restarts(run: "Run") -> None:
             text = "docker writes its spec in another way than it was written, as after an upgrade"
             log.warning("%s restarts: %s%s", quiet[key].name, text, quiet[key].what_runs_then)
     if result.problem:
-        log.log(NOTICE, "Could not check whether tasks restarted: %s", result.problem.text)
+        log.log(NOTICE, "Could not check whether tasks restarted: %s", result.problem)
 
 
 # What is said -------------------------------------------------------------------------------------
@@ -1203,10 +1159,7 @@ class Stream:
                 self.patience = 0
                 return
             # A pipe that is ready takes as much without blocking: pipe(7), PIPE_BUF.
-            try:
-                left = left[os.write(self.descriptor, left[: select.PIPE_BUF]) :]
-            except BlockingIOError:
-                return
+            left = left[os.write(self.descriptor, left[: select.PIPE_BUF]) :]
 
 
 class Report:
@@ -1225,11 +1178,6 @@ class Report:
         if outcome == DUE and reason != PULLS:
             level = logging.WARNING
         log.log(level, "%s %s: %s", label(names), outcome, reason)
-
-    def fail(self, problems: Problems) -> None:
-        """What is given up: a line for each reason."""
-        for reason, names in by_reason(problems).items():
-            self.conclude(FAILED, reason, *names)
 
     def refreshed(self, service: Service) -> None:
         """A service holds a fresh token. For a pipe its name goes to stdout."""
@@ -1251,28 +1199,25 @@ class Report:
         counts["restarted"] = len(self.restarts)
         done = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
         done = f"{done or 'nothing was done'} in {time.monotonic() - self.began:.1f} seconds"
-        if FAILED in outcomes:
-            log.error("%s; missing: %s", done, "; ".join(self.missing()))
-            return 1
-        if OVERDUE in outcomes:
-            overdue = [name for name, (outcome, _) in self.outcomes.items() if outcome == OVERDUE]
-            log.warning("%s; %s: %s", done, OVERDUE, label(overdue))
-            return 3
+        for outcome, status in ((FAILED, 1), (OVERDUE, 3)):
+            if outcome in outcomes:
+                log.log(LEVELS[outcome], "%s; %s: %s", done, outcome, self.reasons(outcome))
+                return status
         log.info("%s", done)
         return 0
 
-    def missing(self) -> list[str]:
-        """Who failed and why, three reasons at most."""
-        failed = {name: Problem(why) for name, (how, why) in self.outcomes.items() if how == FAILED}
-        said = [f"{label(names)}: {reason}" for reason, names in by_reason(failed).items()]
-        return said[:3] + ["more is said above"] * (len(said) > 3)
+    def reasons(self, outcome: str) -> str:
+        """Who has an outcome and why, three reasons at most."""
+        some = {name: Problem(why) for name, (how, why) in self.outcomes.items() if how == outcome}
+        said = [f"{label(names)}: {reason}" for reason, names in by_reason(some).items()]
+        return "; ".join(said[:3] + ["more is said above"] * (len(said) > 3))
 
 
 def by_reason(problems: Problems) -> dict[str, list[str]]:
     """Those that have a problem, by its text."""
     names: dict[str, list[str]] = {}
     for name, problem in sorted(problems.items()):
-        names.setdefault(problem.text, []).append(name)
+        names.setdefault(str(problem), []).append(name)
     return names
 
 
@@ -1292,15 +1237,15 @@ def is_journal(descriptor: int) -> bool:
 
 @dataclass
 class Run:
-    """One run: what it is to do, what it does it with, and how far it has come."""
+    """What is to be done, with what, and how far it has come."""
 
     options: argparse.Namespace
     programs: Programs
     report: Report
     registries: Registries
-    rows: dict[str, Row] = field(default_factory=dict)  # services that are still to be done
+    rows: dict[str, Row] = field(default_factory=dict)  # the services, by name
     hosts: set[str] = field(default_factory=set)  # registries that are known, done or not
-    is_listed: bool = False  # docker has listed them
+    tried: set[str] = field(default_factory=set)  # services
     pace: float = 2.0 * AT_ONCE  # updates per second
     updated: list[Service] = field(default_factory=list)  # and not yet looked at again
     # Differences of tasks, by their ID and the version of their service.
@@ -1313,19 +1258,19 @@ def run_all(programs: Programs, options: argparse.Namespace) -> int:
     report = Report()
     folder = make_run_folder()
     run = Run(options, programs, report, Registries(programs, folder))
-    try:
-        report.fail(try_again_and_again(run))
-    # No descriptor, or no thread, is left even for the run itself.
-    except (OSError, RuntimeError) as error:
-        report.fail({THE_RUN: Problem(f"The run failed: {error!r}")})
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return report.end(run.registries.count)
+    if not options.login_only:
+        headline = "Running docker update swarm services registry auth"
+        log.info("Dry run: nothing is changed" if options.dry_run else headline)
+    problems = attempt([THE_RUN], try_again_and_again, run)
+    shutil.rmtree(folder, ignore_errors=True)
+    for reason, names in by_reason(problems).items():
+        report.conclude(FAILED, reason, *names)
+    return report.end(len(run.registries.logins))
 
 
 def try_again_and_again(run: Run) -> Problems:
     """Do what there is to do; what failed is tried again. Returns what is left of it."""
-    problems = attempt(run)
+    problems = attempt([THE_RUN], work, run)
     pauses = [*PAUSES, *[TRY_SECONDS, *PAUSES] * (run.options.tries - 1)]
     for pause in PAUSES[:1] if run.options.dry_run else pauses:
         hopeful = {name: each for name, each in problems.items() if not each.is_final}
@@ -1337,88 +1282,49 @@ def try_again_and_again(run: Run) -> Problems:
             when = f"in {pause} second{'s' * (pause != 1)}"
             log.log(NOTICE, "%s to be tried again %s: %s", label(names), when, reason)
         run.programs.run("sleep", str(pause), seconds=2 * TRY_SECONDS)
-        problems = attempt(run)
+        problems = attempt([THE_RUN], work, run)
     return problems
-
-
-def attempt(run: Run) -> Problems:
-    """Do what is still to be done. Returns what went wrong."""
-    with ThreadPoolExecutor(1) as pool:
-        working = pool.submit(work, run)
-    problem = problem_of(working)
-    return {THE_RUN: problem} if problem else working.result()
 
 
 def work(run: Run) -> Problems:
-    """Find the services, log in to their registries, refresh. Raises Problem if it cannot go on."""
-    is_first = not run.is_listed
-    problems = {} if run.is_listed else find_services(run)
+    """Find the services, log in to their registries, refresh. Returns what went wrong."""
+    problems = attempt([THE_RUN], find_services, run)
+    if THE_RUN in problems and not run.options.login_only:
+        return problems
     run.hosts.update(run.options.registry, filter(None, (row.host for row in run.rows.values())))
     region = own_region(run, is_certain=not problems)
-    if run.options.login_only or not leads(run):
-        run.registries.are_for_deploys = True
-        return {**problems, **refresh_services(run, {}, region)}
-    if is_first:
-        log.info(
-            "Dry run: nothing is changed"
-            if run.options.dry_run
-            else "Running docker update swarm services registry auth"
-        )
-    problems = refresh_services(run, rows_by_host(run), region)
-    run.rows = {name: row for name, row in run.rows.items() if name in problems}
-    return problems
+    if region and not run.options.refresh_only:
+        problems.update(attempt([OWN.format(region)], find_own, run, region))
+    groups = {} if run.options.login_only or not leads(run) else rows_by_host(run)
+    return {**problems, **refresh_services(run, groups)}
 
 
 def find_services(run: Run) -> Problems:
-    """All services, or those named. Raises Problem if docker does not list them.
+    """Find all services, or those named. Raises Problem if docker does not list them.
 
-    For logins alone that is one problem among others, or none: at boot there is no swarm yet.
+    At boot, where a login is all that is asked for, there may be no swarm yet.
     """
     with ThreadPoolExecutor(1) as pool:
         context = pool.submit(run.programs.run, *CONTEXT)
         result = run.programs.run(*LIST)
     # A login of the run's own lies in another folder, where docker finds no current context.
     os.environ["DOCKER_CONTEXT"] = context.result().checked().stdout
-    if not result.problem:
-        choose(run, result.lines())
+    if run.options.login_only and NO_SWARM in str(result.problem).lower():
+        log.log(NOTICE, "Not in a swarm yet")
         return {}
-    if not run.options.login_only:
-        raise result.problem
-    if NO_SWARM not in result.problem.text.lower():
-        return {THE_RUN: result.problem}
-    log.log(NOTICE, "Not in a swarm yet")
-    return {}
-
-
-def choose(run: Run, listed: list[str]) -> None:
-    """Note the services named on the command line, or all, as to be done."""
-    named = run.options.services
-    run.rows = {
-        name: Row(short_id, name, ecr_host(image))
-        for short_id, name, image in (line.split(" ", 2) for line in listed)
-        if name in named or not named
-    }
-    run.is_listed = True
-    for name in named:
-        if name not in run.rows:
-            run.report.conclude(FAILED, "there is no such service: see docker service ls", name)
-
-
-def leads(run: Run) -> bool:
-    """Whether this manager refreshes. Raises Problem if docker does not say who leads."""
-    if not run.options.leader_only:
-        return True
-    is_leader = {"true": True, "false": False}[run.programs.run(*LEADER).checked().stdout]
-    if not is_leader:
-        log.info("Another manager leads the swarm, and refreshes its services")
-    return is_leader
+    listed = [line.split(" ", 2) for line in result.checked().lines()]
+    rows = {name: Row(short_id, name, ecr_host(image)) for short_id, name, image in listed}
+    named = run.options.services or list(rows)
+    run.rows = {name: rows[name] for name in named if name in rows}
+    missing = Problem("there is no such service: see docker service ls", is_final=True)
+    return {name: missing for name in named if name not in rows}
 
 
 def own_region(run: Run, is_certain: bool) -> str:
     """Where to log in to the account's own registry; "" for nowhere.
 
-    In --region, or, if no registry is known otherwise, where aws is set up. Raises Problem if a
-    login is all that was asked for, and there is none.
+    In --region, or, if it is certain that no registry is known otherwise, where aws is set up.
+    Raises Problem if a login is all that was asked for, and there is none.
     """
     options = run.options
     if options.region or run.hosts or options.services:
@@ -1433,57 +1339,69 @@ def own_region(run: Run, is_certain: bool) -> str:
     return region
 
 
-def refresh_services(run: Run, groups: dict[str, list[Row]], region: str) -> Problems:
-    """Refresh services as soon as docker is logged in to their registry. Returns the problems."""
-    if run.options.dry_run or run.options.refresh_only:
-        # With the logins that docker holds.
-        run.registries.logins.update(dict.fromkeys(run.hosts, ""))
-        places = sorted(run.hosts) + [OWN.format(region)] * bool(region)
-        if not run.options.refresh_only:
-            log.info("Would log in to %s", ", ".join(places) or "no registry")
-        region = ""
-    problems: Problems = {}
-    for job, host in begin_and_wait(run, groups, region).items():
-        problem = problem_of(job)
-        if problem:
-            names = [row.name for row in groups.get(host, [])] or [f"registry {host}"]
-            problems.update(dict.fromkeys(names, problem.after(f"Docker login failed for {host}")))
-        else:
-            problems.update(job.result())
-    say_restarts(run)
-    run.registries.say_what_is_not_kept()
-    return problems
-
-
-def begin_and_wait(
-    run: Run, groups: dict[str, list[Row]], region: str
-) -> dict["Future[Problems]", str]:
-    """Deal with all registries side by side. Returns the host of each, when all is done."""
-    regions = {region_of(host) for host in run.hosts - run.registries.logins.keys()}
-    # In another order each time, since docker's own place takes logins one by one.
-    hosts = run.hosts | groups.keys()
-    order = random.sample(sorted(hosts), len(hosts))
-    with ThreadPoolExecutor(WORKERS) as workers, ThreadPoolExecutor(3 * len(order) + 3) as pool:
-        run.registries.get_tokens(pool, regions.union([region] if region else []))
-        jobs = {
-            pool.submit(refresh_registry, run, host, groups.get(host, []), workers): host
-            for host in order
-        }
-        if region:
-            jobs[pool.submit(log_in_to_own, run, region)] = OWN.format(region)
-    return jobs
-
-
-def log_in_to_own(run: Run, region: str) -> Problems:
-    """Log in to the account's own registry in a region, if that is not done anyway."""
-    account = run.programs.run(*AWS_ACCOUNT, "--region", region).checked()
+def find_own(run: Run, region: str) -> Problems:
+    """Note the account's own registry in a region as one to log in to. Raises Problem."""
+    if run.options.dry_run:
+        # Which one it is only AWS knows.
+        run.hosts.add(OWN.format(region))
+        return {}
+    account = run.programs.run(*AWS_ACCOUNT, "--region", region, seconds=LOOK_SECONDS).checked()
     suffix = PARTITIONS.get(region.rsplit("-", 2)[0], "amazonaws.com")
     host = f"{account.stdout}.dkr.ecr.{region}.{suffix}"
     if not ECR_HOST.fullmatch(host):
         raise Problem(f"{host[:SAID_LENGTH]} is no registry: check the region")
-    if host not in run.hosts | run.registries.logins.keys():
-        run.registries.log_in(host)
+    run.hosts.add(host)
     return {}
+
+
+def leads(run: Run) -> bool:
+    """Whether this manager refreshes. Raises Problem or KeyError if docker does not say who leads."""
+    if not run.options.leader_only:
+        return True
+    is_leader = {"true": True, "false": False}[run.programs.run(*LEADER).checked().stdout]
+    if not is_leader:
+        log.info("Another manager leads the swarm, and refreshes its services")
+    return is_leader
+
+
+def rows_by_host(run: Run) -> dict[str, list[Row]]:
+    """The services that are still to be done, by registry; in another order each time, if there is
+    time for some only.
+    """
+    groups: dict[str, list[Row]] = {}
+    is_final = {DUE: run.options.dry_run}
+    done = [name for name, (how, _) in run.report.outcomes.items() if is_final.get(how, True)]
+    rows = [row for name, row in run.rows.items() if name not in done]
+    for row in random.sample(rows, len(rows)):
+        groups.setdefault(row.host, []).append(row)
+    if not run.options.all_services:
+        for row in sorted(groups.pop("", []), key=lambda row: row.name):
+            run.report.conclude(LEFT, ELSEWHERE, row.name)
+    return groups
+
+
+def refresh_services(run: Run, groups: dict[str, list[Row]]) -> Problems:
+    """Refresh services as soon as docker is logged in to their registry. Returns the problems."""
+    missing = set() if run.options.refresh_only else run.hosts - run.registries.logins.keys()
+    if run.options.dry_run:
+        log.info("Would log in to %s", ", ".join(sorted(missing)) or "no registry")
+        missing = set()
+    regions = {region_of(host) for host in missing}
+    # In another order each time, since docker's own place takes logins one by one.
+    hosts = run.hosts | groups.keys()
+    order = random.sample(sorted(hosts), len(hosts))
+    jobs = []
+    with ThreadPoolExecutor(WORKERS) as workers, ThreadPoolExecutor(2 * len(order) + 1) as pool:
+        run.registries.tokens = {
+            region: pool.submit(run.registries.get_token, region) for region in regions
+        }
+        for host in order:
+            rows = groups.get(host, [])
+            names = [row.name for row in rows] or [f"registry {host}"]
+            jobs.append(pool.submit(attempt, names, refresh_registry, run, host, rows, workers))
+    say_restarts(run)
+    run.registries.say_what_is_not_kept()
+    return gather(jobs)
 
 
 def refresh_registry(run: Run, host: str, rows: list[Row], workers: ThreadPoolExecutor) -> Problems:
@@ -1492,47 +1410,24 @@ def refresh_registry(run: Run, host: str, rows: list[Row], workers: ThreadPoolEx
 
     What failed before is tried one by one. A batch that hangs holds the next up for a while only.
     """
-    if host not in run.registries.logins:
-        run.registries.log_in(host)
-    batches = {}
-    rows = sorted(rows, key=lambda row: row.is_tried)
+    # Where there are no tokens docker's own logins are to do.
+    if region_of(host) in run.registries.tokens and host not in run.registries.logins:
+        try:
+            run.registries.log_in(host, is_for_deploys=not rows)
+        except Problem as problem:
+            raise problem.after(f"Docker login failed for {host}") from None
+    batches: list[Future[Problems]] = []
+    rows = sorted(rows, key=lambda row: row.name in run.tried)
     while rows:
+        is_tried = rows[0].name in run.tried
         with run.turn:
-            size = 1 if rows[0].is_tried else min(BATCH, max(AT_ONCE, int(run.pace)))
-            batch = workers.submit(refresh, run, rows[:size])
-            concurrent.futures.wait([batch], 0 if rows[0].is_tried else PATIENCE_SECONDS)
-        batches[batch] = rows[:size]
+            size = 1 if is_tried else min(BATCH, max(AT_ONCE, int(run.pace)))
+            names = [row.name for row in rows[:size]]
+            batches.append(workers.submit(attempt, names, refresh, run, rows[:size]))
+            concurrent.futures.wait(batches[-1:], 0 if is_tried else PATIENCE_SECONDS)
+        run.tried.update(names)
         rows = rows[size:]
-    problems: Problems = {}
-    for batch, some in batches.items():
-        problems.update(end_batch(run, some, batch))
-    return problems
-
-
-def rows_by_host(run: Run) -> dict[str, list[Row]]:
-    """The services of each registry, in another order each time, if there is time for some only."""
-    groups: dict[str, list[Row]] = {}
-    for row in random.sample(list(run.rows.values()), len(run.rows)):
-        groups.setdefault(row.host, []).append(row)
-    if run.options.all_services:
-        run.registries.logins[""] = docker_folder()
-    else:
-        for row in sorted(groups.pop("", []), key=lambda row: row.name):
-            run.report.conclude(LEFT, ELSEWHERE, row.name)
-    return groups
-
-
-def end_batch(run: Run, rows: list[Row], batch: "Future[Problems]") -> Problems:
-    """The problems of a batch; a service that has gone has none."""
-    problem = problem_of(batch)
-    for row in rows:
-        row.is_tried = True
-    if not problem:
-        return batch.result()
-    if len(rows) == 1 and "no such service" in problem.text.lower():
-        run.report.conclude(GONE, "it was removed while the run went on", rows[0].name)
-        return {}
-    return {row.name: problem for row in rows}
+    return gather(batches)
 
 
 # The command line, and this process ---------------------------------------------------------------
@@ -1638,7 +1533,12 @@ def prepare(programs: Programs, is_quiet: bool) -> None:
     # Fill 0 to 2 if they are closed, or the next file that is opened becomes stdout.
     for _ in range(3):
         os.open(os.devnull, os.O_RDWR)
-    set_up_log(is_quiet)
+    for level, priority in PRIORITIES.items():
+        logging.addLevelName(level, f"<{priority}>" if is_journal(2) else "")
+    level = logging.WARNING if is_quiet else logging.INFO
+    logging.basicConfig(format="%(levelname)s%(message)s", level=level, stream=Stream(2))
+    logging.getLogger("sh").propagate = False
+    logging.raiseExceptions = False
     set_up_environment()
     # Whoever ignores SIGCHLD passes that on, and then nobody can wait for a program.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -1647,23 +1547,12 @@ def prepare(programs: Programs, is_quiet: bool) -> None:
             signal.signal(number, programs.stop)
 
 
-def set_up_log(is_quiet: bool) -> None:
-    """Log to stderr, with priorities if that is the journal."""
-    for level, priority in PRIORITIES.items():
-        logging.addLevelName(level, f"<{priority}>" if is_journal(2) else "")
-    level = logging.WARNING if is_quiet else logging.INFO
-    logging.basicConfig(format="%(levelname)s%(message)s", level=level, stream=Stream(2))
-    logging.getLogger("sh").propagate = False
-    logging.raiseExceptions = False
-
-
 def set_up_environment() -> None:
     """What all programs find in their environment."""
-    path = os.environ.get("PATH", os.defpath).split(":")
     # Not the current folder, which an empty element stands for. Cron's lacks where aws may be.
-    path = [each for each in path if each.startswith("/")] + ["/usr/local/bin", "/snap/bin"]
+    path = [each for each in os.environ.get("PATH", os.defpath).split(":") if each.startswith("/")]
     os.environ.update(
-        PATH=":".join(path),
+        PATH=":".join([*path, "/usr/local/bin", "/snap/bin"]),
         GOGC="off",  # the docker client starts faster
         GOMAXPROCS="1",
         DOCKER_AUTH_CONFIG="",  # the client of 28 would prefer it to the new login

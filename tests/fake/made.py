@@ -45,7 +45,7 @@ def task_row(name: str, text: str, number: str) -> dict[str, Any]:
     }
 
 
-def made(*slots: Slot, difference: str = "", **facts: Any) -> Service:
+def made(*slots: Slot, difference: str = "", is_sorted: bool = True, **facts: Any) -> Service:
     """A healthy service that runs on and on, but for its tasks and the facts.
 
     The difference is that of all tasks that serve. A global service's slots are its nodes n1, n2.
@@ -54,9 +54,11 @@ def made(*slots: Slot, difference: str = "", **facts: Any) -> Service:
         "id": "id", "name": "web", "image": f"{ECR}/app:1@sha256:0", "mode": "Replicated",
         "replicas": len(slots), "condition": "any", "max_attempts": 0,
         "rollout": "", "began": "", "hours": 24.0, "quiet_hours": 1.0, "version": 1, "rolls_back": False, "changed": set(),
-        "is_sorted": True, "template": {},
+        "template": {"ContainerSpec": {}},
     }  # fmt: skip
     it = Service(**{**plain, **facts})
+    if not is_sorted:
+        it.template = {"ContainerSpec": {"Mounts": [{"Source": "b"}, {"Source": "a"}]}}
     letter = "n" if it.mode == "Global" else ""
     rows = []
     older = set()

@@ -87,7 +87,7 @@ def test_how_long_a_program_may_take(
 
     assert limits == ([] if limit is None else [pytest.approx(limit)])
     text = "docker login HOST was not started: its time was over"
-    assert (result.problem is None) if limit else (result.problem.text == text)
+    assert (result.problem is None) if limit else (str(result.problem) == text)
 
 
 def test_output_without_end_is_bounded(script: Any, fakes: Fakes, bounds: Bounds) -> None:
@@ -299,7 +299,7 @@ def test_a_run_in_which_all_hangs_ends_too(
     outcome = run()
 
     assert (outcome.status, outcome.stdout) == (1, "")
-    assert "; missing: " in last_line(outcome)
+    assert "; failed: " in last_line(outcome)
     assert fakes.still_running() == []
     assert is_untouched(swarm, "web")
 
@@ -309,7 +309,8 @@ def test_each_service_is_the_first_one_some_time(script: Any) -> None:
     random.seed(7)
     run = SimpleNamespace(
         rows={f"web-{each}": script.Row(str(each), f"web-{each}", ECR) for each in range(10)},
-        options=SimpleNamespace(all_services=False),
+        options=SimpleNamespace(all_services=False, dry_run=False),
+        report=script.Report(),
     )
 
     first = {script.rows_by_host(run)[ECR][0].name for _ in range(200)}
@@ -337,9 +338,7 @@ def test_services_that_vanish_all_the_time(run: Run, fakes: Fakes, swarm: Preten
 
     assert outcome.status == 0
     assert set(names) <= set(refreshed(outcome))
-    gone = [name for name in outcome.stderr.split() if name.startswith("ci-")]
-    assert len(set(gone) | {it for it in refreshed(outcome) if it.startswith("ci-")}) == 8
-    assert " gone: it was removed while the run went on" in outcome.stderr
+    assert "tried again" in outcome.stderr and "no such service" in outcome.stderr
 
 
 @pytest.mark.parametrize("what", [PS, INSPECT])

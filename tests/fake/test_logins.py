@@ -122,7 +122,7 @@ def test_a_place_without_room_is_left_out(
     assert Path(script.make_run_folder()).parent == tmp_path
 
     monkeypatch.setattr("tempfile.mkdtemp", no_room)
-    assert script.make_run_folder() == ""
+    assert script.make_run_folder() == "/dev/null/none"
 
 
 def no_room(*_: Any, **__: Any) -> str:
@@ -295,7 +295,7 @@ def test_where_nothing_is_refreshed_the_login_has_to_be_kept(
     outcome = run(*arguments)
 
     assert outcome.status == 1
-    text = f"; missing: registry {ECR}: Docker login failed for {ECR}: "
+    text = f"; failed: registry {ECR}: Docker login failed for {ECR}: "
     assert last_line(outcome).startswith("1 login, 1 failed in ") and text in last_line(outcome)
     assert NOT_HELD in last_line(outcome)
     assert not any(map(is_own, fakes.calls))

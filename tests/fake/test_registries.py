@@ -113,21 +113,17 @@ def test_registries(
 def test_the_host_of_the_account_s_own_registry(script: Any, region: str, suffix: str) -> None:
     asked = []
 
-    def ask(*command: str) -> Any:
+    def ask(*command: str, **_: Any) -> Any:
         asked.append(command)
         return script.Result(None, ACCOUNT)
 
-    logged_in: list[str] = []
-    registries = SimpleNamespace(log_in=logged_in.append, logins={})
     host = f"{ACCOUNT}.dkr.ecr.{region}.{suffix}"
-    run = SimpleNamespace(programs=SimpleNamespace(run=ask), registries=registries, hosts={host})
+    options = SimpleNamespace(dry_run=False)
+    run = SimpleNamespace(programs=SimpleNamespace(run=ask), options=options, hosts=set())
 
-    script.log_in_to_own(run, region)
-    assert logged_in == []
-    run.hosts = set()
-    script.log_in_to_own(run, region)
+    script.find_own(run, region)
 
-    assert logged_in == [host]
+    assert run.hosts == {host}
     assert asked[0] == (*STS, "--query", "Account", "--output", "text", "--region", region)
 
 

@@ -136,7 +136,7 @@ def test_a_line_of_the_list_that_cannot_be_read(
     assert (outcome.status, refreshed(outcome)) == ((1, []) if is_line else (0, ["web"]))
     assert is_untouched(swarm, "web") is is_line
     assert (
-        "missing: the run: docker shows what cannot be read: ValueError(" in last_line(outcome)
+        "failed: the run: docker shows what cannot be read: ValueError(" in last_line(outcome)
     ) is is_line
 
 
@@ -151,7 +151,7 @@ def test_a_line_that_is_no_json_costs_its_own_service(
     outcome = run()
 
     assert (outcome.status, refreshed(outcome)) == (1, ["web"])
-    assert "odd failed: docker" in outcome.stderr and "; missing: odd: docker" in outcome.stderr
+    assert "odd failed: docker" in outcome.stderr and "; failed: odd: docker" in outcome.stderr
     assert is_untouched(swarm, "odd")
 
 
@@ -304,7 +304,7 @@ def test_a_thing_that_nobody_thought_of_is_one_line(
     outcome = run()
 
     assert outcome.status == 1
-    assert "; missing: the run: docker shows what cannot be read: TypeError(" in last_line(outcome)
+    assert "; failed: the run: docker shows what cannot be read: TypeError(" in last_line(outcome)
     assert "Traceback" not in outcome.stderr
 
 
@@ -322,7 +322,7 @@ def test_a_dry_run_names_the_one_that_spoils_a_batch(
 
     assert outcome.status == 1
     assert "web to be refreshed: it pulls from ECR" in outcome.stderr
-    assert "missing: odd: docker shows what cannot be read" in last_line(outcome)
+    assert "failed: odd: docker shows what cannot be read" in last_line(outcome)
 
 
 @pytest.mark.parametrize(
@@ -344,9 +344,9 @@ def test_what_failed_and_is_refreshed_then_has_not_failed(script: Any) -> None:
     report = script.Report()
 
     report.conclude(script.FAILED, "some reason", "web")
-    report.fail({"api": script.Problem("another")})
+    report.conclude(script.FAILED, "another", "api")
     report.conclude(script.DUE, script.PULLS, "web")
-    assert report.missing() == ["api: another"]
+    assert report.reasons(script.FAILED) == "api: another"
     report.refreshed(made("Running", name="api"))
 
     assert report.end(1) == 0

@@ -78,7 +78,7 @@ def test_a_run(run: Run, swarm: PretendSwarm) -> None:
         *LEFT_OR_HELD,
         (
             "1 login, 2 refreshed, 3 left alone, 2 held back, 1 held back too long, 1 restarted"
-            f" {IN_N}; held back too long: stuck"
+            f" {IN_N}; held back too long: stuck: {stands_still('stuck', 'paused')}"
         ),
     ]
 
@@ -88,11 +88,11 @@ def test_a_run_with_names(run: Run, swarm: PretendSwarm) -> None:
     swarm.add("stuck", **PAUSED, hours_ago=7)
 
     assert story(run("web", "stuck", "nix")) == [
-        f"nix failed: {NO_SUCH}",
         HEADLINE,
         LOGGED_IN,
         f"stuck held back too long: {stands_still('stuck', 'paused')}",
-        f"1 login, 1 refreshed, 1 held back too long, 1 failed {IN_N}; missing: nix: {NO_SUCH}",
+        f"nix failed: {NO_SUCH}",
+        f"1 login, 1 refreshed, 1 held back too long, 1 failed {IN_N}; failed: nix: {NO_SUCH}",
     ]
 
 
@@ -110,7 +110,7 @@ def test_a_dry_run(run: Run, swarm: PretendSwarm) -> None:
         "web to be refreshed: it pulls from ECR",
         (
             "2 to be refreshed, 3 left alone, 2 held back, 1 held back too long in N seconds;"
-            " held back too long: stuck"
+            f" held back too long: stuck: {stands_still('stuck', 'paused')}"
         ),
     ]
     assert outcome.stdout == ""
@@ -143,6 +143,7 @@ def test_a_manager_that_does_not_lead(run: Run, swarm: PretendSwarm) -> None:
     swarm.state["leader"] = False
 
     assert story(run("--leader-only")) == [
+        HEADLINE,
         "Another manager leads the swarm, and refreshes its services",
         LOGGED_IN,
         "1 login in N seconds",
@@ -160,7 +161,7 @@ def test_a_login(run: Run, swarm: PretendSwarm) -> None:
 
 
 def test_a_swarm_without_services(run: Run, swarm: PretendSwarm) -> None:
-    assert story(run()) == ["No service uses ECR", HEADLINE, "nothing was done in N seconds"]
+    assert story(run()) == [HEADLINE, "No service uses ECR", "nothing was done in N seconds"]
 
 
 def test_a_refresh_without_logins(run: Run, swarm: PretendSwarm, home: Path) -> None:
@@ -180,7 +181,7 @@ def test_a_refresh_without_logins(run: Run, swarm: PretendSwarm, home: Path) -> 
         HEADLINE,
         *[f"us to be tried again in N seconds: {refused}"] * 3,
         f"us failed: {refused}",
-        f"1 refreshed, 1 failed in N seconds; missing: us: {refused}",
+        f"1 refreshed, 1 failed in N seconds; failed: us: {refused}",
     ]
 
 
@@ -202,21 +203,22 @@ def test_a_registry_that_fails_gets_one_line_for_all_its_services(
         HEADLINE,
         *[f"30 services to be tried again in N seconds: {reason}"] * 3,
         f"30 services failed: {reason}",
-        f"30 failed in N seconds; missing: 30 services: {reason}",
+        f"30 failed in N seconds; failed: 30 services: {reason}",
     ]
 
 
 def test_more_than_three_reasons_stand_above(script: Any, capfd: Any) -> None:
     report = script.Report()
     script.log.addHandler(logging.StreamHandler(script.Stream(2)))
-    report.fail({f"web-{number}": script.Problem(f"reason {number}") for number in range(5)})
+    for number in range(5):
+        report.conclude(script.FAILED, f"reason {number}", f"web-{number}")
 
     assert report.end(logins=0) == 1
     script.log.handlers.clear()
 
     *lines, last = capfd.readouterr().err.splitlines()
     assert lines == [f"web-{number} failed: reason {number}" for number in range(5)]
-    missing = last.partition("; missing: ")[2].split("; ")
+    missing = last.partition("; failed: ")[2].split("; ")
     assert len(missing) == 4 and missing[-1] == "more is said above"
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from made import ECR, GLOBAL, ON_FAILURE, STARTING, made
@@ -109,7 +109,7 @@ def test_mode(mode: Any, is_called: str, replicas: int) -> None:
 def test_mounts(mounts: Any, is_sorted: bool) -> None:
     it = described("Spec.TaskTemplate.ContainerSpec.Mounts", mounts)
 
-    assert it.is_sorted is is_sorted
+    assert script.are_sorted(it.template["ContainerSpec"]) is is_sorted
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,9 @@ def test_mounts(mounts: Any, is_sorted: bool) -> None:
 def test_ulimits(names: list[str], is_sorted: bool) -> None:
     limits = [{"Name": name, "Soft": 1, "Hard": 1} for name in names]
 
-    assert described("Spec.TaskTemplate.ContainerSpec.Ulimits", limits).is_sorted is is_sorted
+    it = described("Spec.TaskTemplate.ContainerSpec.Ulimits", limits)
+
+    assert script.are_sorted(it.template["ContainerSpec"]) is is_sorted
 
 
 @pytest.mark.parametrize(
@@ -435,30 +437,41 @@ def test_services_whose_tasks_are_as_the_spec_says(
     ],
 )
 def test_global_services_whose_nodes_matter(it: Service, needs_nodes: bool) -> None:
-    assert script.needs_nodes(it) is needs_nodes
+    asked: list[str] = []
+
+    def ask(*command: str) -> list[Any]:
+        """Docker shows no node any more."""
+        asked.extend(command)
+        return []
+
+    script.look_at_nodes([it], ask)
+
+    assert bool(asked) is needs_nodes
 
 
 # The list
 
 
-def choose(script: Any, *lines: str) -> Any:
-    """A run that has read the list."""
-    run = script.Run(script.parse([]), None, script.Report(), None)
-    with contextlib.suppress(ValueError):
-        script.choose(run, list(lines))
-    return run
+def found(*lines: str) -> Any:
+    """The services that are found where docker prints this list."""
+    programs = SimpleNamespace(run=lambda *_: script.Result(None, "\n".join(lines)))
+    run = script.Run(script.parse([]), cast("Any", programs), script.Report(), cast("Any", None))
+    script.find_services(run)
+    return run.rows
 
 
-def test_a_line_of_the_list() -> None:
-    run = choose(script, f"id web {ECR}/app:1", "id2 other nginx:1", "id3 odd ", "id4 odder a b")
+def test_a_line_of_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_CONTEXT", "")
+    rows = found(f"id web {ECR}/app:1", "id2 other nginx:1", "id3 odd ", "id4 odder a b")
 
     hosts = {"web": ECR, "other": "", "odd": "", "odder": ""}
-    assert {name: row.host for name, row in run.rows.items()} == hosts
-    assert run.rows["web"] == script.Row("id", "web", ECR)
-    assert run.is_listed
+    assert {name: row.host for name, row in rows.items()} == hosts
+    assert rows["web"] == script.Row("id", "web", ECR)
 
 
-@pytest.mark.parametrize("line", ["", "{", "id", "id web"])
-def test_a_line_of_the_list_that_cannot_be_read(line: str) -> None:
+@pytest.mark.parametrize("line", ["{", "id", "id web"])
+def test_a_line_of_the_list_that_cannot_be_read(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is read again: who is missing nobody knows."""
-    assert not choose(script, f"id web {ECR}/app:1", line).is_listed
+    monkeypatch.setenv("DOCKER_CONTEXT", "")
+    with pytest.raises(ValueError, match="not enough values to unpack"):
+        found(f"id web {ECR}/app:1", line)

@@ -249,8 +249,8 @@ def test_when_it_gives_up_somebody_is_told_once(given_up: Machine) -> None:
     assert SERVICE in given_up.run("systemctl", "--failed")
     journal = given_up.journal(SERVICE)
     assert journal.count("web to be tried again in 0 seconds: Docker login failed for") == 7
-    assert journal.count("; missing: web: Docker login failed for") == 1
-    assert "; missing: web: Docker login failed for" in given_up.journal(SERVICE, "--priority=err")
+    assert journal.count("; failed: web: Docker login failed for") == 1
+    assert "; failed: web: Docker login failed for" in given_up.journal(SERVICE, "--priority=err")
     assert given_up.read("/opt/told") == "told\n"
 
 
