@@ -80,8 +80,6 @@ LONG_HOURS = 6  # half a token's life
 
 # More at a time gain nothing: the start of the docker client takes all processors.
 AT_ONCE = min(16, 4 * (os.cpu_count() or 1))
-WORKERS = 2 * AT_ONCE  # batches at work or hung at a time
-XARGS = ("xargs", "-r", f"-P{AT_ONCE}", "-n1")
 
 # Whole hosts only: a look-alike would get a token; amazon-ecr-credential-helper, api/client.go.
 ECR_HOST = re.compile(
@@ -490,20 +488,20 @@ def make_run_folder() -> str:
     return "/dev/null/none"  # where there is room for nothing
 
 
+@dataclass
 class Registries:
     """Tokens and logins of one run, all registries at once, side by side."""
 
-    def __init__(self, programs: Programs, folder: str) -> None:
-        self.programs = programs
-        self.folder = folder  # the run's own
-        self.tokens: dict[str, Future[str]] = {}  # by region
-        # Where docker keeps a good login, by host: a folder of the run's own, or "" for docker's
-        # own place, which others may change.
-        self.logins: dict[str, str] = {}
-        # Logins in docker's own place, by host.
-        self.kept: dict[str, Future[Optional[Problem]]] = {}
-        # One by one: docker replaces config.json without a lock, and two would lose one another's.
-        self.one_by_one = ThreadPoolExecutor(1)
+    programs: Programs
+    folder: str  # the run's own
+    tokens: dict[str, "Future[str]"] = field(default_factory=dict)  # by region
+    # Where docker keeps a good login, by host: a folder of the run's own, or "" for docker's own
+    # place, which others may change.
+    logins: dict[str, str] = field(default_factory=dict)
+    # Logins in docker's own place, by host.
+    kept: dict[str, "Future[Optional[Problem]]"] = field(default_factory=dict)
+    # One by one: docker replaces config.json without a lock, and two would lose one another's.
+    one_by_one: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
 
     def get_token(self, region: str) -> str:
         """Have aws print a token, which goes nowhere but to docker login."""
@@ -610,7 +608,7 @@ class Task:
     node: str  # its ID, or "" as long as there is none
     is_wanted: bool  # swarm wants it to run: its desired state is at most Running
     state: str
-    part: str  # one of PARTS
+    part: str  # what it is to an update: a value of PARTS
     is_old: bool  # it has been in this state for LONG_HOURS
     difference: str = ""  # why it is not as an update would have it: UNSORTED, PLACED, OLDER
 
@@ -801,9 +799,9 @@ def spare(service: Service, host: str, options: argparse.Namespace) -> tuple[str
     parts = {task.part for task in tasks}
     repeats = bool(parts & ENDED)
     stops = why_stops(tasks)
-    by_rollout = held(service.hours >= LONG_HOURS)
-    by_change = held(service.quiet_hours >= LONG_HOURS)
-    by_end = held(any(task.is_old for task in tasks if task.part in ENDED))
+    by_rollout = held_or_overdue(service.hours >= LONG_HOURS)
+    by_change = held_or_overdue(service.quiet_hours >= LONG_HOURS)
+    by_end = held_or_overdue(any(task.is_old for task in tasks if task.part in ENDED))
     restart = by_change if options.no_restart else DUE
     # fmt: off
     table = (
@@ -833,7 +831,7 @@ def why_stops(tasks: list[Task]) -> str:
     return (reasons or [""])[0]
 
 
-def held(is_long: bool) -> str:
+def held_or_overdue(is_long: bool) -> str:
     """What becomes of a service that is to wait: a person has to look if it has waited long."""
     return OVERDUE if is_long else HELD
 
@@ -1102,7 +1100,7 @@ def update(run: "Run", due: list[Service], folder: str, looked_at: float) -> Pro
     result = run.programs.run(
         *UPDATE,
         stdin="\n".join(service.id for service in due),
-        through=XARGS,
+        through=("xargs", "-r", f"-P{AT_ONCE}", "-n1"),
         folder=folder,
         seconds=looked_at + STALE_SECONDS - began,
         drain_seconds=UPDATE_SECONDS,
@@ -1292,7 +1290,7 @@ def work(run: Run) -> Problems:
     if THE_RUN in problems and not run.options.login_only:
         return problems
     run.hosts.update(run.options.registry, filter(None, (row.host for row in run.rows.values())))
-    region = own_region(run, is_certain=not problems)
+    region = own_region(run, are_listed=not problems)
     if region and not run.options.refresh_only:
         problems.update(attempt([OWN.format(region)], find_own, run, region))
     groups = {} if run.options.login_only or not leads(run) else rows_by_host(run)
@@ -1320,18 +1318,18 @@ def find_services(run: Run) -> Problems:
     return {name: missing for name in named if name not in rows}
 
 
-def own_region(run: Run, is_certain: bool) -> str:
+def own_region(run: Run, are_listed: bool) -> str:
     """Where to log in to the account's own registry; "" for nowhere.
 
-    In --region, or, if it is certain that no registry is known otherwise, where aws is set up.
-    Raises Problem if a login is all that was asked for, and there is none.
+    In --region, or, if no registry is known otherwise, where aws is set up. Raises Problem if a
+    login is all that was asked for, there is none, and docker has listed the services.
     """
     options = run.options
     if options.region or run.hosts or options.services:
         return options.region or ""
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     region = region or run.programs.run(*AWS_REGION).stdout
-    if is_certain and not region:
+    if are_listed and not region:
         text = "No service uses ECR, and no region is set: pass --region or --registry"
         if run.options.login_only:
             raise Problem(text, is_final=True)
@@ -1391,7 +1389,8 @@ def refresh_services(run: Run, groups: dict[str, list[Row]]) -> Problems:
     hosts = run.hosts | groups.keys()
     order = random.sample(sorted(hosts), len(hosts))
     jobs = []
-    with ThreadPoolExecutor(WORKERS) as workers, ThreadPoolExecutor(2 * len(order) + 1) as pool:
+    # More workers than batches at work, since some may hang.
+    with ThreadPoolExecutor(2 * AT_ONCE) as workers, ThreadPoolExecutor(2 * len(order) + 1) as pool:
         run.registries.tokens = {
             region: pool.submit(run.registries.get_token, region) for region in regions
         }

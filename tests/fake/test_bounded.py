@@ -152,7 +152,7 @@ def test_nothing_begins_on_an_old_decision(
     run: Run, fakes: Fakes, swarm: PretendSwarm, bounds: Bounds
 ) -> None:
     """What waited for an update that hung is looked at again."""
-    bounds.set(stale_seconds=2, update_seconds=0.1, xargs=("xargs", "-r", "-P1", "-n1"))
+    bounds.set(stale_seconds=2, update_seconds=0.1, at_once=1)
     names = add_all(swarm, 3)
     fakes.answer(*UPDATE, fakes.fp.any(), orders=["hang"])
 
@@ -191,7 +191,7 @@ def test_slow_updates_are_neither_killed_nor_done_again(
     run: Run, fakes: Fakes, swarm: PretendSwarm, bounds: Bounds
 ) -> None:
     """Those that have begun when the look is old have their time."""
-    bounds.set(stale_seconds=2, xargs=("xargs", "-r", "-P3", "-n1"))
+    bounds.set(stale_seconds=2, at_once=3)
     names = add_all(swarm, 3)
     for name in names:
         id_ = swarm.service(name)["id"]

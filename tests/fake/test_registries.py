@@ -73,7 +73,7 @@ def test_where_the_own_registry_is(
         hosts={ECR} if are_hosts_known else set(),
     )
 
-    assert script.own_region(run, is_certain=True) == region
+    assert script.own_region(run, are_listed=True) == region
 
 
 @pytest.mark.parametrize(

@@ -289,7 +289,7 @@ def test_a_service_that_was_left_alone_may_be_refreshed_later(
 def test_what_may_finish_is_refreshed_first(
     run: Run, swarm: PretendSwarm, script: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(script, "XARGS", ("xargs", "-r", "-P1", "-n1"))
+    monkeypatch.setattr(script, "AT_ONCE", 1)
     swarm.add("a-web")
     swarm.add("b-nightly", restart="none")
 

@@ -101,7 +101,7 @@ def test_signal(
     moment: tuple[str, ...],
     number: int,
 ) -> None:
-    bounds.set(xargs=("xargs", "-r", "-P2", "-n1"), patience_seconds=0.1)
+    bounds.set(at_once=2, patience_seconds=0.1)
     for name in ("us", "web", "stuck"):  # none ends before the signal comes
         fakes.answer(*web.update_of(name), orders=["child", "hang"])
     stop_at(fakes, programs, moment, number)
