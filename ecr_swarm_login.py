@@ -39,7 +39,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -105,7 +105,7 @@ LOGIN = ("docker", "login", "--username", "AWS", "--password-stdin")
 # Without a name, a password and a terminal docker authenticates with the login that it holds.
 PROOF = ("docker", "login")
 LEADER = ("docker", "node", "inspect", "self", "--format", "{{.ManagerStatus.Leader}}")
-LIST = ("docker", "service", "ls", "--format", "{{.ID}} {{.Name}} {{.Image}}")
+LIST = ("docker", "service", "ls", "--format", "{{.ID}} {{.Image}} {{.Name}}")
 INSPECT = ("docker", "service", "inspect", "--format", "{{json .}}")
 STATUS = ("docker", "service", "inspect", "--format", "{{.ID}} {{json .UpdateStatus}}")
 TASKS = ("docker", "service", "ps", "--no-trunc", "--no-resolve", "--format", "{{json .}}")
@@ -439,7 +439,7 @@ def explain(name: str, status: int, said: str, hung_seconds: float) -> Optional[
     return Problem(text)
 
 
-def attempt(names: Sequence[str], do: Any, *given: Any) -> Problems:
+def attempt(names: Iterable[str], do: Any, *given: Any) -> Problems:
     """Do something. Returns its problems; what it raises is one for all of these names."""
     try:
         problems: Problems = do(*given)
@@ -775,7 +775,7 @@ def meets(node: dict[str, Any], constraint: str) -> bool:
     value = value_at(node, *NODE_LABELS[label[1].lower()], label[2]) if label else None
     if key.lower() == "node.ip":
         address = ipaddress.ip_address(str(value_at(node, "Status", "Addr")))
-        return (address in ipaddress.ip_network(wanted)) == (operator == "==")
+        return (address in ipaddress.ip_network(wanted, strict=False)) == (operator == "==")
     if not label:
         value = value_at(node, *NODE_FACTS[key.lower()])
     return (str(value or "").lower() == wanted.lower()) == (operator == "==")
@@ -854,21 +854,21 @@ class Row:
     host: str  # the ECR registry of its image by then, or ""
 
 
-def refresh(run: "Run", rows: list[Row]) -> Problems:
+def refresh(run: "Run", host: str, rows: dict[str, Row]) -> Problems:
     """Look at services of one registry, decide, update. Returns the problems of the updates.
 
     Several are looked at together. What spoils that, as one that has just been removed, raises
     Problem or something else for all; they are tried again one by one, and then it has it alone.
     """
-    host = rows[0].host
     # Without one of the run's own that counts which docker holds in its own place.
     folder = run.registries.logins.get(host, "")
     is_guarded = bool(host) and not folder and not run.options.dry_run
     # A proof is not begun if it might have to be cut short.
     if run.programs.seconds_left() < CLOSING_SECONDS + 2 * PROGRAM_SECONDS * is_guarded:
         raise Problem(f"the {RUN_SECONDS} seconds of the run were over before its turn came")
+    run.tried.update(rows)
     if is_guarded:
-        run.registries.prove(host)
+        run.registries.one_by_one.submit(run.registries.prove, host).result()
     services, looked_at = look(run.programs, rows, run.known)
     due = decide_all(run, host, services)
     if run.options.dry_run or not due:
@@ -876,7 +876,8 @@ def refresh(run: "Run", rows: list[Row]) -> Problems:
         return {}
     problems = update(run, due, folder, looked_at)
     if is_guarded:
-        run.registries.prove(host, "may have been sent an empty login: ")
+        text = "may have been sent an empty login: "
+        run.registries.one_by_one.submit(run.registries.prove, host, text).result()
     for service in due:
         if service.name not in problems:
             run.report.refreshed(service)
@@ -884,10 +885,10 @@ def refresh(run: "Run", rows: list[Row]) -> Problems:
 
 
 def look(
-    programs: Programs, rows: list[Row], known: dict[tuple[str, int], str]
+    programs: Programs, rows: dict[str, Row], known: dict[tuple[str, int], str]
 ) -> tuple[list[Service], float]:
     """What services are now, with their tasks, and since when docker says so. Raises Problem."""
-    ids = [row.short_id for row in rows]
+    ids = [row.short_id for row in rows.values()]
     answered: list[float] = []
 
     def ask(*command: str) -> list[dict[str, Any]]:
@@ -899,7 +900,7 @@ def look(
     with ThreadPoolExecutor(1) as pool:
         tasks = pool.submit(ask, *TASKS, *ids)
         services = {data["Spec"]["Name"]: service_from(data) for data in ask(*INSPECT, *ids)}
-    if services.keys() != {row.name for row in rows}:
+    if services.keys() != rows.keys():
         # It prefers a name: moby, daemon/cluster/helpers.go, getService.
         raise Problem(
             f"docker shows {', '.join(services) or 'nothing'} for its ID {', '.join(ids)}"
@@ -1243,7 +1244,7 @@ class Run:
     registries: Registries
     rows: dict[str, Row] = field(default_factory=dict)  # the services, by name
     hosts: set[str] = field(default_factory=set)  # registries that are known, done or not
-    tried: set[str] = field(default_factory=set)  # services
+    tried: set[str] = field(default_factory=set)  # services, by name, together or alone
     pace: float = 2.0 * AT_ONCE  # updates per second
     updated: list[Service] = field(default_factory=list)  # and not yet looked at again
     # Differences of tasks, by their ID and the version of their service.
@@ -1310,8 +1311,9 @@ def find_services(run: Run) -> Problems:
     if run.options.login_only and NO_SWARM in str(result.problem).lower():
         log.log(NOTICE, "Not in a swarm yet")
         return {}
-    listed = [line.split(" ", 2) for line in result.checked().lines()]
-    rows = {name: Row(short_id, name, ecr_host(image)) for short_id, name, image in listed}
+    listed = [line.split(" ") for line in result.checked().lines()]
+    # A plugin has no image.
+    rows = {name: Row(short_id, name, ecr_host(image)) for short_id, image, name in listed}
     named = run.options.services or list(rows)
     run.rows = {name: rows[name] for name in named if name in rows}
     missing = Problem("there is no such service: see docker service ls", is_final=True)
@@ -1367,8 +1369,9 @@ def rows_by_host(run: Run) -> dict[str, list[Row]]:
     time for some only.
     """
     groups: dict[str, list[Row]] = {}
-    is_final = {DUE: run.options.dry_run}
-    done = [name for name, (how, _) in run.report.outcomes.items() if is_final.get(how, True)]
+    outcomes = run.report.outcomes.items()
+    # What is to be refreshed is done when it has been.
+    done = {name for name, (how, _) in outcomes if how != DUE or run.options.dry_run}
     rows = [row for name, row in run.rows.items() if name not in done]
     for row in random.sample(rows, len(rows)):
         groups.setdefault(row.host, []).append(row)
@@ -1418,14 +1421,13 @@ def refresh_registry(run: Run, host: str, rows: list[Row], workers: ThreadPoolEx
     batches: list[Future[Problems]] = []
     rows = sorted(rows, key=lambda row: row.name in run.tried)
     while rows:
-        is_tried = rows[0].name in run.tried
         with run.turn:
-            size = 1 if is_tried else min(BATCH, max(AT_ONCE, int(run.pace)))
-            names = [row.name for row in rows[:size]]
-            batches.append(workers.submit(attempt, names, refresh, run, rows[:size]))
-            concurrent.futures.wait(batches[-1:], 0 if is_tried else PATIENCE_SECONDS)
-        run.tried.update(names)
-        rows = rows[size:]
+            size = min(BATCH, max(AT_ONCE, int(run.pace)))
+            untried = [row for row in rows[:size] if row.name not in run.tried]
+            batch = {row.name: row for row in untried or rows[:1]}
+            batches.append(workers.submit(attempt, batch, refresh, run, host, batch))
+            concurrent.futures.wait(batches[-1:], PATIENCE_SECONDS if untried else 0)
+        rows = rows[len(batch) :]
     return gather(batches)
 
 

@@ -43,7 +43,7 @@ def made_of(script: Any, story: dict[str, Any]) -> tuple[str, str]:
     host = script.ecr_host(data["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"])
     row = script.Row(data["ID"], data["Spec"]["Name"], host)
     programs = SimpleNamespace(run=lambda *command, **_: answer(script, story, *command))
-    [service], _ = script.look(programs, [row], {})
+    [service], _ = script.look(programs, {row.name: row}, {})
     outcome, reason = script.decide(service, host, script.parse([]))
     return outcome, reason
 

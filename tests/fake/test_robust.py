@@ -219,7 +219,7 @@ def what_becomes_of(script: Any, swarm: PretendSwarm, name: str) -> str:
 
     row = script.Row(swarm.service(name)["id"][:12], name, ECR)
     try:
-        [service], _ = script.look(SimpleNamespace(run=ask), [row], {})
+        [service], _ = script.look(SimpleNamespace(run=ask), {name: row}, {})
         outcome, _ = script.decide(service, ECR, script.parse([]))
     except Exception:  # noqa: BLE001 (whatever it is, the service fails, and no other)
         return "failed"

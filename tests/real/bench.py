@@ -212,7 +212,7 @@ def pretend_registries(folder: Path, count: int, regions: int) -> None:
             f"{100000000000 + number // 10}.dkr.ecr.eu-west-{number // 10 % regions}.amazonaws.com"
         )
         name, image = f"service-{number}", f"{host}/app:1"
-        rows.append(f"{number:012} {name} {image}\n")
+        rows.append(f"{number:012} {image} {name}\n")
         template = {"ContainerSpec": {"Image": image}}
         spec = {"Name": name, "TaskTemplate": template, "Mode": {"Replicated": {"Replicas": 0}}}
         dates = dict.fromkeys(("CreatedAt", "UpdatedAt"), "2024-05-01T12:00:00Z")
