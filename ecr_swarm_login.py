@@ -120,6 +120,7 @@ NOT_GOOD = ("login did not succeed", "invalid or expired")
 NO_SWARM = 'use "docker swarm init"'
 # What no second try cures, and what does.
 REMEDIES = {
+    "exit status 126": "may it be run?",
     "exit status 127": "is it installed, and on the PATH?",
     "permission denied while trying to connect": "run it as root, or as one of the group docker",
     NO_SWARM: "run it on a manager; at boot, with --login-only",

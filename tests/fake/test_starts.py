@@ -162,6 +162,7 @@ def test_nothing_is_started_after_a_signal(fakes: Fakes, programs: Any) -> None:
             0,
             "docker info failed with exit status 127: what it said: is it installed, and on the PATH?",
         ),
+        (126, 0, "docker info failed with exit status 126: what it said: may it be run?"),
         (124, 60, "docker info hung, and was killed after 60 seconds: what it said"),
         (137, 60, "docker info hung, and was killed after 60 seconds: what it said"),
         (-9, 0, "docker info was killed by signal 9: what it said"),
@@ -170,7 +171,7 @@ def test_nothing_is_started_after_a_signal(fakes: Fakes, programs: Any) -> None:
 def test_how_a_program_ended(script: Any, status: int, hung_seconds: float, says: str) -> None:
     problem = script.explain("docker info", status, "what it said", hung_seconds)
 
-    assert (str(problem), problem.is_final) == (says, status == 127)
+    assert (str(problem), problem.is_final) == (says, status in (126, 127))
 
 
 def test_a_program_that_went_well_has_no_problem(script: Any) -> None:
