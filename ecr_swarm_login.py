@@ -69,7 +69,7 @@ CLOSING_SECONDS = 30  # that are kept for the look after the last updates
 KILL_SECONDS = 5  # between SIGTERM and SIGKILL
 READER_SECONDS = 5  # for a reader of the log that stalls; then the rest of it is dropped
 # Seconds before what failed is tried again: a daemon that restarts takes some, and so does a new
-# leader. TRY_SECONDS come before each further run of --tries.
+# leader. TRY_SECONDS come before each further one of --tries.
 PAUSES = (1, 3, 9)
 TRY_SECONDS = 60
 SECRET_LENGTH = 16  # characters in a row of a token that nothing shows
@@ -113,9 +113,9 @@ SPECS = ("docker", "inspect", "--type", "task", "--format", "{{json .}}")
 NODES = ("docker", "node", "inspect", "--format", "{{json .}}")
 UPDATE = ("docker", "service", "update", "-d", "-q", "--with-registry-auth")
 
-# What docker says when a credential helper gave it a good login but cannot store one, as ECR's
-# before 0.9.0 (amazon-ecr-credential-helper#102): the first, and neither of the others.
-GOOD = "authenticating with existing credentials"
+# What docker says when a credential helper gave it a login that the registry has taken, but cannot
+# store one, as ECR's before 0.9.0 (amazon-ecr-credential-helper#102), and what it does not say.
+GOOD = ("authenticating with existing credentials", "saving credentials")
 NOT_GOOD = ("login did not succeed", "invalid or expired")
 NO_SWARM = 'use "docker swarm init"'
 # What no second try cures, and what does.
@@ -564,7 +564,7 @@ class Registries:
         """
         result = self.programs.run(*PROOF, host, is_stoppable=False)
         said = (result.stdout + result.said).lower()
-        is_good = GOOD in said and not any(text in said for text in NOT_GOOD)
+        is_good = all(text in said for text in GOOD) and not any(text in said for text in NOT_GOOD)
         if result.problem and not is_good:
             # The next attempt logs in again; a login in a folder of the run's own is still good.
             if not self.logins.get(host):
@@ -872,7 +872,7 @@ def refresh(run: "Run", host: str, rows: dict[str, Row]) -> Problems:
         run.registries.one_by_one.submit(run.registries.prove, host).result()
     services, looked_at = look(run.programs, rows, run.known)
     due = decide_all(run, host, services)
-    if run.options.dry_run or not due:
+    if not due:
         run.pace = BATCH
         return {}
     problems = update(run, due, folder, looked_at)
@@ -1084,11 +1084,13 @@ def decide_all(run: "Run", host: str, services: list[Service]) -> list[Service]:
     due = []
     for service in sorted(services, key=lambda service: service.name):
         outcome, reason = decide(service, host, run.options)
-        if outcome == DUE:
-            due.append(service)
-        # One that only pulls from ECR is named when it is refreshed.
-        if outcome != DUE or reason != PULLS or run.options.dry_run:
+        if outcome != DUE or run.options.dry_run:
             run.report.conclude(outcome, reason, service.name)
+            continue
+        due.append(service)
+        # One that only pulls from ECR is named when it is refreshed.
+        if reason != PULLS:
+            log.warning("%s %s: %s", service.name, outcome, reason)
     return sorted(due, key=lambda service: not service.may_finish)
 
 
@@ -1244,7 +1246,8 @@ class Run:
     report: Report
     registries: Registries
     rows: dict[str, Row] = field(default_factory=dict)  # the services, by name
-    hosts: set[str] = field(default_factory=set)  # registries that are known, done or not
+    hosts: set[str] = field(default_factory=set)  # registries, done or not
+    own: set[str] = field(default_factory=set)  # the account's own one, if it was found
     tried: set[str] = field(default_factory=set)  # services, by name, together or alone
     pace: float = 2.0 * AT_ONCE  # updates per second
     updated: list[Service] = field(default_factory=list)  # and not yet looked at again
@@ -1291,10 +1294,11 @@ def work(run: Run) -> Problems:
     problems = attempt([THE_RUN], find_services, run)
     if THE_RUN in problems and not run.options.login_only:
         return problems
-    run.hosts.update(run.options.registry, filter(None, (row.host for row in run.rows.values())))
+    run.hosts = {row.host for row in run.rows.values()}.union(run.options.registry, run.own) - {""}
     region = own_region(run, are_listed=not problems)
-    if region and not run.options.refresh_only:
+    if region and not run.own and not run.options.refresh_only:
         problems.update(attempt([OWN.format(region)], find_own, run, region))
+    run.hosts |= run.own
     groups = {} if run.options.login_only or not leads(run) else rows_by_host(run)
     return {**problems, **refresh_services(run, groups)}
 
@@ -1344,14 +1348,14 @@ def find_own(run: Run, region: str) -> Problems:
     """Note the account's own registry in a region as one to log in to. Raises Problem."""
     if run.options.dry_run:
         # Which one it is only AWS knows.
-        run.hosts.add(OWN.format(region))
+        run.own.add(OWN.format(region))
         return {}
     account = run.programs.run(*AWS_ACCOUNT, "--region", region, seconds=LOOK_SECONDS).checked()
     suffix = PARTITIONS.get(region.rsplit("-", 2)[0], "amazonaws.com")
     host = f"{account.stdout}.dkr.ecr.{region}.{suffix}"
     if not ECR_HOST.fullmatch(host):
         raise Problem(f"{host[:SAID_LENGTH]} is no registry: check the region")
-    run.hosts.add(host)
+    run.own.add(host)
     return {}
 
 
@@ -1370,10 +1374,7 @@ def rows_by_host(run: Run) -> dict[str, list[Row]]:
     time for some only.
     """
     groups: dict[str, list[Row]] = {}
-    outcomes = run.report.outcomes.items()
-    # What is to be refreshed is done when it has been.
-    done = {name for name, (how, _) in outcomes if how != DUE or run.options.dry_run}
-    rows = [row for name, row in run.rows.items() if name not in done]
+    rows = [row for name, row in run.rows.items() if name not in run.report.outcomes]
     for row in random.sample(rows, len(rows)):
         groups.setdefault(row.host, []).append(row)
     if not run.options.all_services:

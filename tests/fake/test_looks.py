@@ -315,6 +315,18 @@ def test_a_rollout_that_begins_with_the_update_is_seen_in_any_state(
     assert report.restarts == {"new"}
 
 
+def test_what_was_announced_and_went_is_not_counted(
+    run: Run, fakes: Fakes, swarm: PretendSwarm
+) -> None:
+    swarm.add("files", **UNSORTED)
+    fakes.when(*UPDATE, do=lambda: swarm.remove("files"))
+
+    outcome = run()
+
+    assert outcome.status == 0 and "files to be refreshed: its tasks restart" in outcome.stderr
+    assert last_line(outcome).startswith("1 login in ")
+
+
 def test_whose_tasks_stay_is_not_named(run: Run, swarm: PretendSwarm) -> None:
     stay: list[dict[str, Any]] = [
         {},

@@ -119,11 +119,11 @@ def test_the_host_of_the_account_s_own_registry(script: Any, region: str, suffix
 
     host = f"{ACCOUNT}.dkr.ecr.{region}.{suffix}"
     options = SimpleNamespace(dry_run=False)
-    run = SimpleNamespace(programs=SimpleNamespace(run=ask), options=options, hosts=set())
+    run = SimpleNamespace(programs=SimpleNamespace(run=ask), options=options, own=set())
 
     script.find_own(run, region)
 
-    assert run.hosts == {host}
+    assert run.own == {host}
     assert asked[0] == (*STS, "--query", "Account", "--output", "text", "--region", region)
 
 

@@ -168,6 +168,17 @@ def test_a_line_of_the_look_again_that_is_no_json(
     assert "web restarts" in outcome.stderr
 
 
+def test_a_plugin_has_no_image(run: Run, swarm: PretendSwarm) -> None:
+    """At the end of the list, where a space may be lost."""
+    swarm.add("web")
+    swarm.add("plugin", listing={"Image": ""})
+
+    outcome = run()
+
+    assert (outcome.status, outcome.stdout) == (0, "web\n")
+    assert "plugin left alone: its image is in no ECR registry" in outcome.stderr
+
+
 # Names
 
 

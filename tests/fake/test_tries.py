@@ -11,8 +11,11 @@ from shared import (
     ECR_OTHER_ACCOUNT,
     INSPECT,
     LEADER,
+    LOGIN,
     LS,
     PS,
+    REGION_US,
+    STS,
     TOKEN,
     Bounds,
     Run,
@@ -137,6 +140,34 @@ def test_first_calls_are_not_tried_for_ever(run: Run, fakes: Fakes, swarm: Prete
         outcome
     )
     assert len(fakes.calls_of(*LS)) == 4
+
+
+def test_each_attempt_goes_by_a_new_list(run: Run, fakes: Fakes, swarm: PretendSwarm) -> None:
+    """A registry that no service uses any more is not asked again, nor is a service that went."""
+    swarm.add("moves", f"{ECR_OTHER_ACCOUNT}/app:2")
+    swarm.add("goes", f"{ECR_OTHER_ACCOUNT}/app:2")
+    fakes.answer(*LOGIN, ECR_OTHER_ACCOUNT, stderr="denied", exit_status=1, times=99)
+
+    def change() -> None:
+        swarm.service("moves")["image"] = f"{ECR}/app:2"
+        swarm.remove("goes")
+        swarm.add("comes")
+
+    fakes.when(*LS, do=lambda: fakes.when(*LS, do=change))
+
+    outcome = run()
+
+    assert (outcome.status, refreshed(outcome)) == (0, ["comes", "moves"])
+    assert last_line(outcome).startswith("1 login, 2 refreshed in ")
+
+
+def test_the_own_registry_is_found_once(run: Run, fakes: Fakes, swarm: PretendSwarm) -> None:
+    swarm.add("web")
+    fakes.answer(*swarm.update_of("web"), stderr="out of sequence", exit_status=1)
+
+    assert run("--region", REGION_US).status == 0
+
+    assert len(fakes.calls_of(*STS)) == 1
 
 
 # What is hopeless
