@@ -114,9 +114,11 @@ NODES = ("docker", "node", "inspect", "--format", "{{json .}}")
 UPDATE = ("docker", "service", "update", "-d", "-q", "--with-registry-auth")
 
 # What docker says when a credential helper gave it a login that the registry has taken, but cannot
-# store one, as ECR's before 0.9.0 (amazon-ecr-credential-helper#102), and what it does not say.
-GOOD = ("authenticating with existing credentials", "saving credentials")
-NOT_GOOD = ("login did not succeed", "invalid or expired")
+# store one, as ECR's before 0.9.0 (amazon-ecr-credential-helper#102): that it tries, and later, by
+# its version, one of two endings; and what it says if the registry has not taken it.
+TRIES = "authenticating with existing credentials"
+NOT_STORED = ("saving credentials", "perform an interactive login")
+REFUSED = ("login did not succeed", "invalid or expired")
 NO_SWARM = 'use "docker swarm init"'
 # What no second try cures, and what does.
 REMEDIES = {
@@ -564,8 +566,9 @@ class Registries:
         """
         result = self.programs.run(*PROOF, host, is_stoppable=False)
         said = (result.stdout + result.said).lower()
-        is_good = all(text in said for text in GOOD) and not any(text in said for text in NOT_GOOD)
-        if result.problem and not is_good:
+        is_over = TRIES in said and any(text in said for text in NOT_STORED)
+        is_refused = any(text in said for text in REFUSED)
+        if result.problem and (is_refused or not is_over):
             # The next attempt logs in again; a login in a folder of the run's own is still good.
             if not self.logins.get(host):
                 self.logins.pop(host, None)

@@ -132,6 +132,8 @@ def test_where_a_proof_says_it_does_not_matter(script: Any, client: str) -> None
     not_stored = texts["not stored"].format(NOT_STORED)
 
     assert is_proven(script, texts["authenticating"], not_stored, 1)
+    # Those of 26 and newer go on to ask for a password.
+    assert is_proven(script, texts["authenticating"], texts["no terminal"], 1)
     assert is_proven(script, "", texts["authenticating"] + not_stored, 1)
 
 

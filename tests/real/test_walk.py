@@ -3,7 +3,6 @@
 The first tests need no swarm: they are of the judging, as a table. The last needs root; see walk.py.
 """
 
-import itertools
 import time
 
 import pytest
@@ -177,14 +176,18 @@ def test_the_same_seed_gives_the_same_history():
     assert first.only({3}).stories == [first.stories[2]]
 
 
-# Seed and number: in each there is a service whose tasks the script foresees to restart.
-SESSIONS = (300, 2), (300, 6)
+# Seed, number and stories: in each session the script foresees that tasks restart. Story 5 of the
+# second one shows, where its twins are alike, what nobody can foresee: an update that changes nothing
+# and brings no token hides that the placement was changed before it.
+SESSIONS = ((300, 2, range(1, 9)), (300, 6, (1, 2, 3, 4, 6, 7, 8)))
 
 
 @pytest.mark.parametrize("engine", ["20.10", "26.1"])
 def test_twins(engine):
     # given: the same histories each time
-    sessions = list(itertools.starmap(stories.session_from, SESSIONS))
+    sessions = [
+        stories.session_from(seed, number).only(set(told)) for seed, number, told in SESSIONS
+    ]
     # when
     try:
         run = walk.walk(sessions, engine=engine)
@@ -194,4 +197,6 @@ def test_twins(engine):
     assert not [walk.report(*each) for each in run.believed]
     judged = sum(bool(ending.category) for _, ending in run.endings)
     # On a busy machine twins go different ways; with none alike the test would prove nothing.
-    assert judged >= len(sessions) * stories.STORIES // 3, "too few twins were alike"
+    assert judged >= sum(len(session.stories) for session in sessions) // 3, (
+        "too few twins were alike"
+    )
