@@ -39,11 +39,11 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 # Where root's pip installs on Fedora and Amazon Linux, which an isolated Python leaves out.
 sys.path.append("/usr/local/lib/python{}.{}/site-packages".format(*sys.version_info))
@@ -116,7 +116,7 @@ UPDATE = ("docker", "service", "update", "-d", "-q", "--with-registry-auth")
 # What docker says when a credential helper gave it a login that the registry has taken, but cannot
 # store one, as ECR's before 0.9.0 (amazon-ecr-credential-helper#102): that it tries, and later, by
 # its version, one of two endings; and what it says if the registry has not taken it.
-TRIES = "authenticating with existing credentials"
+AUTHENTICATES = "authenticating with existing credentials"
 NOT_STORED = ("saving credentials", "perform an interactive login")
 REFUSED = ("login did not succeed", "invalid or expired")
 NO_SWARM = 'use "docker swarm init"'
@@ -139,7 +139,7 @@ OWN = "your own registry in {}"
 WANTED = ("Ready", "Running")
 UNWANTED = ("Shutdown", "Remove", "Complete", "Orphaned")
 SERVING, STARTING, STUCK, OVER, STOPPED = "serving", "starting", "stuck", "over", "stopped"
-PARTS = {
+KINDS = {
     **dict.fromkeys(("New", "Allocated", "Pending", "Assigned", "Accepted", "Preparing"), STARTING),
     **dict.fromkeys(("Ready", "Starting", "Running"), SERVING),
     **dict.fromkeys(("Complete", "Failed"), OVER),  # by itself
@@ -566,7 +566,7 @@ class Registries:
         """
         result = self.programs.run(*PROOF, host, is_stoppable=False)
         said = (result.stdout + result.said).lower()
-        is_over = TRIES in said and any(text in said for text in NOT_STORED)
+        is_over = AUTHENTICATES in said and any(text in said for text in NOT_STORED)
         is_refused = any(text in said for text in REFUSED)
         if result.problem and (is_refused or not is_over):
             # The next attempt logs in again; a login in a folder of the run's own is still good.
@@ -612,7 +612,7 @@ class Task:
     node: str  # its ID, or "" as long as there is none
     is_wanted: bool  # swarm wants it to run: its desired state is at most Running
     state: str
-    part: str  # what it is to an update: a value of PARTS
+    kind: str  # what it is to an update: a value of KINDS
     is_old: bool  # it has been in this state for LONG_HOURS
     difference: str = ""  # why it is not as an update would have it: UNSORTED, PLACED, OLDER
 
@@ -644,10 +644,10 @@ class Service:
         """Whether tasks can end for good, until an update starts them again."""
         return self.condition != "any" or self.max_attempts > 0
 
-    def tasks(self, *parts: str) -> list[Task]:
+    def tasks(self, *kinds: str) -> list[Task]:
         """The tasks of some kinds that are a part of it now, that is, those that swarm wants."""
         tasks = [task for slot in self.slots.values() for task in slot]
-        return [task for task in tasks if task.is_wanted and task.part in parts]
+        return [task for task in tasks if task.is_wanted and task.kind in kinds]
 
     @property
     def changes_tasks(self) -> bool:
@@ -694,7 +694,7 @@ def touched(service: Service) -> list[Task]:
     for number in kept:
         tasks += tasks_replaced(service, slots[number])
     for number in removed:
-        tasks += [task for task in slots[number] if task.part == SERVING]
+        tasks += [task for task in slots[number] if task.kind == SERVING]
     if service.may_finish and service.mode == "Replicated":
         # Slots that do not count are deleted, and what is missing then is started.
         dead = [service.slots[number][0] for number in slots if not slots[number]]
@@ -718,7 +718,7 @@ def restarts_itself(service: Service, task: Task) -> bool:
     # How many attempts are used up is not shown. All are, if it ended by itself and no other came;
     # and may be, if a replicated one is as the spec says: its node had gone. A rollout takes none.
     is_replaced = service.mode == "Global" or bool(task.difference)
-    return not service.max_attempts or (task.part == STOPPED and is_replaced)
+    return not service.max_attempts or (task.kind == STOPPED and is_replaced)
 
 
 def reconcile(service: Service, slots: dict[str, list[Task]]) -> tuple[list[str], list[str]]:
@@ -757,8 +757,8 @@ def tasks_replaced(service: Service, tasks: list[Task]) -> list[Task]:
     that serve, and so is the placement, but only if it alone is different: what was ignored when
     the placement was changed counts with a new token.
     """
-    stays = [task for task in tasks if task.part == SERVING and not task.difference][:1]
-    gone = [task for task in tasks if task.part in ENDED and restarts_itself(service, task)]
+    stays = [task for task in tasks if task.kind == SERVING and not task.difference][:1]
+    gone = [task for task in tasks if task.kind in ENDED and restarts_itself(service, task)]
     return [task for task in tasks if task not in stays + gone]
 
 
@@ -800,12 +800,12 @@ def decide(service: Service, host: str, options: argparse.Namespace) -> tuple[st
 def spare(service: Service, host: str, options: argparse.Namespace) -> tuple[str, str]:
     """What becomes of a service: the first line that applies."""
     tasks = touched(service)
-    parts = {task.part for task in tasks}
-    repeats = bool(parts & ENDED)
+    kinds = {task.kind for task in tasks}
+    repeats = bool(kinds & ENDED)
     stops = why_stops(tasks)
     by_rollout = held_or_overdue(service.hours >= LONG_HOURS)
     by_change = held_or_overdue(service.quiet_hours >= LONG_HOURS)
-    by_end = held_or_overdue(any(task.is_old for task in tasks if task.part in ENDED))
+    by_end = held_or_overdue(any(task.is_old for task in tasks if task.kind in ENDED))
     restart = by_change if options.no_restart else DUE
     # fmt: off
     table = (
@@ -817,10 +817,10 @@ def spare(service: Service, host: str, options: argparse.Namespace) -> tuple[str
         (service.is_in_rollout,                            by_rollout, ROLLOUT),
         (keeps_rollback(service, options),                 LEFT,       KEPT),
         (repeats and stops == TOO_MANY,                    restart,    LEFTOVER),
-        (repeats and STUCK in parts,                       FAILED,     CHOOSE),
+        (repeats and STUCK in kinds,                       FAILED,     CHOOSE),
         (repeats and service.tasks(SERVING, STARTING),     by_end,     PART_FINISHED),
         (repeats,                                          LEFT,       FINISHED),
-        (STARTING in parts,                                by_change,  IS_STARTING),
+        (STARTING in kinds,                                by_change,  IS_STARTING),
         (stops,                                            restart,    stops),
         (True,                                             DUE,        PULLS),
     )
@@ -831,7 +831,7 @@ def spare(service: Service, host: str, options: argparse.Namespace) -> tuple[str
 
 def why_stops(tasks: list[Task]) -> str:
     """Why tasks that serve are stopped; "" if none is."""
-    reasons = [task.difference or TOO_MANY for task in tasks if task.part == SERVING]
+    reasons = [task.difference or TOO_MANY for task in tasks if task.kind == SERVING]
     return (reasons or [""])[0]
 
 
@@ -944,7 +944,7 @@ def to_compare(service: Service) -> list[Task]:
     if service.mode == "Global" or not service.max_attempts:
         return serving
     slots = [tasks for tasks in service.slots.values() if not any(each.is_wanted for each in tasks)]
-    return serving + [tasks[0] for tasks in slots if tasks[0].part == STOPPED]
+    return serving + [tasks[0] for tasks in slots if tasks[0].kind == STOPPED]
 
 
 def look_at_nodes(services: list[Service], ask: Any) -> None:
@@ -1044,9 +1044,9 @@ def attach(services: list[Service], listed: list[dict[str, Any]]) -> None:
     for service in services:
         for newest, *former in service.slots.values():
             # It may wait for a token if the one before it had none, or its own is dying.
-            lacks_token = newest.is_old or any(task.part == STUCK for task in former[:1])
-            if newest.part == STARTING and lacks_token:
-                newest.part = STUCK
+            lacks_token = newest.is_old or any(task.kind == STUCK for task in former[:1])
+            if newest.kind == STARTING and lacks_token:
+                newest.kind = STUCK
 
 
 def task_from(data: dict[str, Any], is_sorted: bool) -> Task:
@@ -1054,19 +1054,19 @@ def task_from(data: dict[str, Any], is_sorted: bool) -> Task:
     desired, shown = data.get("DesiredState"), str(data.get("CurrentState"))
     # Running 7 hours ago
     age = AGE.fullmatch(shown)
-    if not age or age[1] not in PARTS or desired not in (*WANTED, *UNWANTED):
+    if not age or age[1] not in KINDS or desired not in (*WANTED, *UNWANTED):
         raise Problem(f"docker shows a task of it in an unknown state: {desired}, {shown[:99]}")
-    part = PARTS[age[1]]
+    kind = KINDS[age[1]]
     is_unwanted = desired in UNWANTED
     # Not every rejection is for want of a token: swarmkit, constraint_enforcer.go.
     is_misplaced = "assigned node no longer meets constraints" in str(data.get("Error"))
-    if (is_unwanted and part in (SERVING, STARTING)) or is_misplaced:
-        part = STOPPED
+    if (is_unwanted and kind in (SERVING, STARTING)) or is_misplaced:
+        kind = STOPPED
     is_old = age[3] in ("days", "weeks", "months", "years") or (
         age[3] == "hours" and int(age[2]) >= LONG_HOURS
     )
     difference = "" if is_sorted else UNSORTED
-    return Task(data["ID"], data["Node"], not is_unwanted, age[1], part, is_old, difference)
+    return Task(data["ID"], data["Node"], not is_unwanted, age[1], kind, is_old, difference)
 
 
 def difference_of(service: Service, data: dict[str, Any]) -> str:
@@ -1213,16 +1213,16 @@ class Report:
 
     def reasons(self, outcome: str) -> str:
         """Who has an outcome and why, three reasons at most."""
-        some = {name: Problem(why) for name, (how, why) in self.outcomes.items() if how == outcome}
+        some = {name: why for name, (how, why) in self.outcomes.items() if how == outcome}
         said = [f"{label(names)}: {reason}" for reason, names in by_reason(some).items()]
         return "; ".join(said[:3] + ["more is said above"] * (len(said) > 3))
 
 
-def by_reason(problems: Problems) -> dict[str, list[str]]:
-    """Those that have a problem, by its text."""
+def by_reason(reasons: Mapping[str, Union[str, Problem]]) -> dict[str, list[str]]:
+    """The names that have the same reason, or problem, by its text."""
     names: dict[str, list[str]] = {}
-    for name, problem in sorted(problems.items()):
-        names.setdefault(str(problem), []).append(name)
+    for name, reason in sorted(reasons.items()):
+        names.setdefault(str(reason), []).append(name)
     return names
 
 

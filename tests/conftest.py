@@ -6,7 +6,6 @@ import contextlib
 import importlib
 import logging
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -45,7 +44,6 @@ def fakes(fp: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[
         monkeypatch.setenv("PATH", str(fakes.bin))
         # Not before: the fakes' own folder must have a short name.
         monkeypatch.setenv("TMPDIR", str(tmp_path / "memory"))
-        monkeypatch.setattr(shutil, "which", fakes.which)
         yield fakes
     fakes.check()
 

@@ -146,7 +146,6 @@ class Fakes:
         self.answerers: list[Answerer] = []
         self._events: list[tuple[list[str], Callable[[], object]]] = []
         self._failures: list[str] = []
-        self._unstartable: set[str] = set()
         # pytest-subprocess is not thread-safe.
         self._popen_lock = threading.Lock()
         self._connections: list[socket.socket] = []
@@ -175,11 +174,6 @@ class Fakes:
     def forbid(self, name: str) -> None:
         """From now on the program is not executable."""
         self._make_unstartable(name, 126, "Permission denied")
-
-    def which(self, name: str) -> str | None:
-        """As shutil.which, which would see the machine's own programs, too."""
-        is_there = (self.bin / name).exists() and name not in self._unstartable
-        return str(self.bin / name) if is_there else None
 
     def answer(
         self,
@@ -262,7 +256,6 @@ class Fakes:
         # What is there may be a link to the machine's own, which is not to be written to.
         (self.bin / name).unlink(missing_ok=True)
         self.program(name).write_text(f'#!/bin/sh\necho "{text}" >&2\nexit {status}\n')
-        self._unstartable.add(name)
 
     # The server
 

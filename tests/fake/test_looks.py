@@ -91,7 +91,7 @@ def test_each_batch_is_looked_at_right_before_its_updates(
 def test_closer_looks_are_taken_where_they_decide(
     run: Run, fakes: Fakes, swarm: PretendSwarm
 ) -> None:
-    """In the steady state there is none: see to_compare() and needs_nodes()."""
+    """In the steady state there is none: see to_compare() and look_at_nodes()."""
     swarm.add("plain", replicas="2/2", past=["Failed", "Rejected"], previous=f"{ECR}/app:2")
     swarm.add("global", mode="global", replicas="2/2")
     swarm.add("placed", placement={"Constraints": ["node.role==manager"]})

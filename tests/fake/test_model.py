@@ -43,7 +43,7 @@ def case(expected: str, *slots: Slot, **facts: Any) -> Any:
 def effects(it: Service) -> str:
     """What an update does to the service, in the words of case()."""
     tasks = script.touched(it)
-    ids = {what: [task.id for task in tasks if task.part in parts] for what, parts in WORDS.items()}
+    ids = {what: [task.id for task in tasks if task.kind in parts] for what, parts in WORDS.items()}
     return ", ".join(f"{what} {' '.join(ids[what])}" for what in ids if ids[what])
 
 
@@ -237,7 +237,7 @@ def test_constraints(met: bool, constraint: str) -> None:
 
 @pytest.mark.parametrize("constraint", ["node.moon==full", "node.id", "", "node.ip==here"])
 def test_a_constraint_that_is_unknown(constraint: str) -> None:
-    """It costs its service alone: see end_batch() and refresh()."""
+    """It costs its service alone: see attempt() and refresh()."""
     with pytest.raises((KeyError, ValueError)):
         script.meets(NODE, constraint)
 

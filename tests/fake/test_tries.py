@@ -208,6 +208,19 @@ def test_a_missing_program_is_said_at_once(
     assert outcome.stderr.count(says) == 2 and says in last_line(outcome)
 
 
+def test_a_program_that_may_not_be_run_is_said_at_once(
+    run: Run, fakes: Fakes, swarm: PretendSwarm
+) -> None:
+    swarm.add("web")
+    fakes.forbid("aws")
+
+    outcome = run("--tries", "3")
+
+    assert outcome.status == 1 and is_untouched(swarm, "web")
+    assert "tried again" not in outcome.stderr
+    assert last_line(outcome).endswith(" ‘aws’: Permission denied: may it be run?")
+
+
 def test_no_permission_comes_with_its_remedy(run: Run, fakes: Fakes, swarm: PretendSwarm) -> None:
     fakes.answer(*LS, fakes.fp.any(), stderr=NO_PERMISSION, exit_status=1)
 

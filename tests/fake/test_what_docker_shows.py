@@ -326,7 +326,7 @@ def test_a_state_that_is_unknown_is_a_failure(state: Any, desired: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "state, desired, part",
+    "state, desired, kind",
     [
         *[(state, "Running", script.SERVING) for state in ("Ready", "Starting", "Running")],
         *[(state, "Ready", script.STARTING) for state in STARTING],
@@ -340,10 +340,10 @@ def test_a_state_that_is_unknown_is_a_failure(state: Any, desired: Any) -> None:
         ("Rejected", "Ready", script.STUCK),
     ],
 )
-def test_what_a_task_is_to_an_update(state: str, desired: str, part: str) -> None:
+def test_what_a_task_is_to_an_update(state: str, desired: str, kind: str) -> None:
     task = script.task_from(task_row(f"{state} 2 hours ago", desired), True)
 
-    assert task.part == part
+    assert task.kind == kind
     assert task.is_wanted is (desired in ("Ready", "Running"))
 
 
@@ -351,7 +351,7 @@ def test_a_task_that_was_taken_off_its_node_lacks_no_token() -> None:
     error = "assigned node no longer meets constraints"
     task = script.task_from(task_row("Rejected 2 hours ago", "Shutdown", Error=error), True)
 
-    assert task.part == script.STOPPED
+    assert task.kind == script.STOPPED
 
 
 def test_tasks_of_a_spec_that_is_not_sorted() -> None:
