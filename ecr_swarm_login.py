@@ -169,7 +169,6 @@ REMEDIES = (
 )
 # fmt: on
 
-JOBS, MODES = ("ReplicatedJob", "GlobalJob"), ("Replicated", "Global")
 SETTLED = ("", "completed", "rollback_completed")  # UpdateStatus.State
 
 # What a task is to an update. Docker calls the desired states of a task that swarm wants so:
@@ -220,41 +219,6 @@ CONTAINER_DEFAULTS = {"StopGracePeriod": 10 * 10**9, "DNSConfig": {}}
 # How the spec of a task differs from what an update would write.
 OLDER, UNSORTED, PLACED = "older", "unsorted", "placed"
 
-# Why, in the order of the table of policy; {0} is the Service, {1} the options.
-ELSEWHERE = "its image is in no ECR registry, and an update would replace any login that it has"
-MOVED = "its image was in another registry when the run began; the next run refreshes it"
-IS_JOB = "it is a job, and would run again"
-UNKNOWN_MODE = "its mode is {0.mode}, which this version does not know"
-CLIENT_IS_OLDER = (
-    "the docker client is older than the engine, and would drop {0.dropped}"
-    " -> update the docker client"
-)
-NO_TAG = (
-    "its image has neither tag nor digest, and the docker client would deploy {0.image}:latest"
-    " -> give it a tag: docker service update --with-registry-auth --image {0.image}:TAG {0.name}"
-)
-GO_ON = " -> to go on: docker service update --with-registry-auth {0.name}"
-BACK = "{0.way_back}; see docker service ps {0.name}"
-OLD_TASKS = "tasks of an older spec are at work, and a refresh would go on with the rollout" + GO_ON
-ROLLOUT = "its rollout is {0.rollout.state}, and a refresh would push it on" + GO_ON + BACK
-ROLLBACK_KEPT = "docker service rollback is kept possible for {1.keep_rollback} hours"
-ANYWAY = " -> to refresh it anyway: ecr_swarm_login.py --all-services {0.name}"
-CHOOSE = "finished tasks would start again, and others lack a valid token" + ANYWAY
-PART_FINISHED = "some tasks have finished, and an update would start them again" + ANYWAY
-FINISHED = "its tasks have finished, and would run again"
-IS_STARTING = "its tasks are starting, and an update would start them again"
-RESTARTS = {
-    OLDER: "an update replaces tasks of an older spec",
-    UNSORTED: "the docker client reorders its mounts or ulimits",
-    PLACED: "its placement is out of date, and any update with a token applies the new one",
-    "": "more of its tasks are at work than there should be, and an update removes some",
-}
-PULLS = "it pulls from ECR"
-UNFORESEEN = (
-    "%s restarts: its tasks are being replaced, which nothing had shown before; the likely reason is"
-    " an engine upgrade, after which docker may write an unchanged spec differently%s"
-)
-
 DUE, RESTARTING, FORCED, REFRESHED, LEFT, HELD, OVERDUE, FAILED = OUTCOMES = (
     "will be refreshed",
     "will be refreshed, which restarts its tasks",
@@ -265,7 +229,6 @@ DUE, RESTARTING, FORCED, REFRESHED, LEFT, HELD, OVERDUE, FAILED = OUTCOMES = (
     "held back too long",
     "failed",
 )
-UPDATED = (DUE, RESTARTING, FORCED)
 NOTICE = logging.INFO + 5
 LEVELS = {
     RESTARTING: logging.WARNING,
@@ -276,6 +239,57 @@ LEVELS = {
 }
 PRIORITIES = {logging.INFO: 6, NOTICE: 5, logging.WARNING: 4, logging.ERROR: 3}  # sd-daemon(3)
 log = logging.getLogger("ecr_swarm_login")
+
+GO_ON = " -> to go on: docker service update --with-registry-auth {0.name}"
+ANYWAY = " -> to refresh it anyway: ecr_swarm_login.py --all-services {0.name}"
+# What happens to a service: the first row that applies, of facts(); the outcome, by what it is held
+# back for too long, whether --all-services overrules it, and why: {0} is the Service, {1} the options.
+# fmt: off
+POLICY = (
+    ("elsewhere", LEFT, "", True,
+     "its image is in no ECR registry, and an update would replace any login that it has"),
+    ("moved", HELD, "", False,
+     "its image was in another registry when the run began; the next run refreshes it"),
+    ("a job", LEFT, "", True,
+     "it is a job, and would run again"),
+    ("of an unknown mode", HELD, "rollout", True,
+     "its mode is {0.mode}, which this version does not know"),
+    ("not understood", HELD, "rollout", True,
+     "the docker client is older than the engine, and would drop {0.dropped}"
+     " -> update the docker client"),
+    ("without a tag", HELD, "rollout", True,
+     "its image has neither tag nor digest, and the docker client would deploy {0.image}:latest"
+     " -> give it a tag: docker service update --with-registry-auth --image {0.image}:TAG {0.name}"),
+    ("amid a rollout", HELD, "rollout", True,
+     "its rollout is {0.rollout.state}, and a refresh would push it on" + GO_ON + "{0.way_back};"
+     " see docker service ps {0.name}"),
+    ("behind", HELD, "change", True,
+     "tasks of an older spec are at work, and a refresh would go on with the rollout" + GO_ON),
+    ("to roll back", LEFT, "", True,
+     "docker service rollback is kept possible for {1.keep_rollback} hours"),
+    ("half finished, and lacks a token", FAILED, "", True,
+     "finished tasks would start again, and others lack a valid token" + ANYWAY),
+    ("half finished", HELD, "end", True,
+     "some tasks have finished, and an update would start them again" + ANYWAY),
+    ("finished", LEFT, "", True,
+     "its tasks have finished, and would run again"),
+    ("starting", HELD, "change", True,
+     "its tasks are starting, and an update would start them again"),
+    ("unsorted", RESTARTING, "change", False,
+     "the docker client reorders its mounts or ulimits{0.what_runs_then}"),
+    ("misplaced", RESTARTING, "change", False,
+     "its placement is out of date, and any update with a token applies the new one"
+     "{0.what_runs_then}"),
+    ("too many", RESTARTING, "change", False,
+     "more of its tasks are at work than there should be, and an update removes some"),
+    ("in ECR", DUE, "", False, "it pulls from ECR"),
+)
+# fmt: on
+# What an update does although nothing had shown it: a guess, and said as one.
+UNFORESEEN = (
+    "%s restarts: its tasks are being replaced, which nothing had shown before; the likely reason is"
+    " an engine upgrade, after which docker may write an unchanged spec differently%s"
+)
 
 
 # Programs -----------------------------------------------------------------------------------------
@@ -504,6 +518,11 @@ class Rollout:
     is_deploy: bool  # it may have brought more than a token for the tasks
     leads_back: bool  # docker service rollback leads to another spec
 
+    @property
+    def kept_hours(self) -> float:
+        """Since it has completed; without end if it has not."""
+        return self.hours if self.state == "completed" else float("inf")
+
 
 @dataclass(frozen=True)
 class Service:
@@ -522,11 +541,6 @@ class Service:
     dropped: str  # the settings that the client would drop, and the API versions
     slots: Mapping[str, Sequence[Task]]  # or nodes; the newest task first
     usable: Optional[frozenset[str]] = None  # IDs of nodes that it may use, if anybody asked
-
-    @property
-    def may_finish(self) -> bool:
-        """Whether tasks can end for good, until an update starts them again."""
-        return self.condition != "any" or self.max_attempts > 0
 
     @property
     def way_back(self) -> str:
@@ -555,6 +569,7 @@ class Snapshot:
 
 
 Document = dict[str, Any]  # what docker prints of one thing
+Slots = dict[str, list[Task]]  # or nodes; the newest task first
 
 
 def value_at(data: Any, *path: str) -> Any:
@@ -578,14 +593,12 @@ def look(programs: Programs, versions: str, rows: Sequence[Row]) -> Snapshot:
     if found.keys() != {row.name for row in rows}:
         # It prefers a name: moby, daemon/cluster/helpers.go, getService.
         raise Problem(f"docker shows {', '.join(found) or 'nothing'} for ID {', '.join(ids)}")
-    # SERVICE.SLOT, or SERVICE.NODE if it is global.
-    tasks: dict[str, list[Document]] = {data["ID"]: [] for data in found.values()}
-    for data in listed:
-        tasks[data["Name"].partition(".")[0]].append(data)
-    specs = ask_for_specs(programs, found.values(), tasks)
+    slots = slots_from(listed)
+    specs = ask_for_specs(programs, found.values(), slots)
     dropped = ask_what_is_dropped(programs, versions, found.values())
     services = [
-        service_from(data, tasks[data["ID"]], specs, dropped[data["ID"]]) for data in found.values()
+        service_from(data, slots.get(data["ID"], {}), specs, dropped[data["ID"]])
+        for data in found.values()
     ]
     return Snapshot(with_nodes(programs, services), taken_at)
 
@@ -607,17 +620,17 @@ def ask(programs: Programs, command: Sequence[str], ids: Sequence[str]) -> list[
 
 
 def ask_for_specs(
-    programs: Programs, services: Iterable[Document], tasks: Mapping[str, Sequence[Document]]
+    programs: Programs, services: Iterable[Document], slots: Mapping[str, Slots]
 ) -> dict[str, Document]:
     """The tasks that tell of which spec they are, by ID: those that serve, in each run; and where a
     rollout is not settled, the newest of each slot, which may show what it deploys.
     """
-    ids: list[str] = []
+    ids = []
     for data in services:
         is_settled = (value_at(data, "UpdateStatus", "State") or "") in SETTLED
-        newest = {task["Name"]: task["ID"] for task in reversed(tasks[data["ID"]])}
-        serving = [task["ID"] for task in tasks[data["ID"]] if kind_of(task) == SERVES]
-        ids += dict.fromkeys([*serving, *([] if is_settled else newest.values())])
+        for tasks in slots.get(data["ID"], {}).values():
+            told = [task for task in tasks if task.kind == SERVES]
+            ids += [task.id for task in tasks if task in told or task in tasks[: 1 - is_settled]]
     return {data["ID"]: data for data in ask(programs, SPECS, ids)}
 
 
@@ -625,41 +638,38 @@ def ask_what_is_dropped(
     programs: Programs, versions: str, services: Iterable[Document]
 ) -> dict[str, str]:
     """The settings of services that a client which is older would drop, by ID."""
-    understood = {data["ID"]: data["Spec"] for data in services}
+    understood = {data["ID"]: settings_in(data["Spec"]) for data in services}
     dropped = dict.fromkeys(understood, "")
     if versions:
         sent = json.loads(programs.run(*SENT, *understood, seconds=QUESTION_SECONDS))
         for data in sent:
-            missing = missing_in(understood[data["ID"]], data["Spec"])
+            missing = settings_in(data["Spec"]) - understood[data["ID"]]
             dropped[data["ID"]] = ", ".join(sorted(missing)) + versions if missing else ""
     return dropped
 
 
-def missing_in(understood: Any, sent: Any) -> set[str]:
-    """The names of the settings in what the daemon sent of which the client understood nothing."""
-    missing: set[str] = set()
-    if isinstance(understood, dict) and isinstance(sent, dict):
-        missing.update(key for key, value in sent.items() if value and key not in understood)
-        for key in understood.keys() & sent.keys():
-            missing |= missing_in(understood[key], sent[key])
-    elif isinstance(understood, list) and isinstance(sent, list):
-        for pair in zip(understood, sent):
-            missing |= missing_in(*pair)
-    return missing
+def settings_in(data: Any, path: str = "") -> set[str]:
+    """The paths of all that is set in nested objects and lists."""
+    if isinstance(data, list):
+        return set().union(*(settings_in(each, path) for each in data))
+    if not isinstance(data, dict):
+        return set()
+    found = {path + key for key, value in data.items() if value}
+    return found.union(*(settings_in(value, f"{path}{key}.") for key, value in data.items()))
 
 
 def service_from(
-    data: Document, rows: Sequence[Document], specs: Mapping[str, Document], dropped: str
+    data: Document, slots: Slots, specs: Mapping[str, Document], dropped: str
 ) -> Service:
     """A service, as docker inspects it, with its tasks, listed and inspected. Raises KeyError etc."""
     spec = data["Spec"]
     (mode,) = spec["Mode"]
     replicas = int(spec["Mode"][mode].get("Replicas", 0))
-    if replicas and not rows:
+    if replicas and not slots:
         raise Problem(f"docker lists none of its {replicas} tasks")
     template = with_defaults(spec["TaskTemplate"])
-    tasks = [specs[row["ID"]] for row in rows if row["ID"] in specs]
-    written = Written(template, stored_template(data, template, tasks))
+    made = [specs[task.id] for tasks in slots.values() for task in tasks if task.id in specs]
+    written = Written(template, stored_template(data, template, made))
     return Service(
         id=data["ID"],
         name=spec["Name"],
@@ -672,7 +682,7 @@ def service_from(
         rollout=rollout_from(data, written),
         unchanged_hours=hours_since(data["UpdatedAt"]),
         dropped=dropped,
-        slots=slots_from(rows, specs, written),
+        slots={slot: written.compared(tasks, specs) for slot, tasks in slots.items()},
     )
 
 
@@ -700,6 +710,10 @@ class Written:
         if not are_sorted(self.template["ContainerSpec"]):
             return UNSORTED
         return PLACED if is_placed else ""
+
+    def compared(self, tasks: Iterable[Task], specs: Mapping[str, Document]) -> list[Task]:
+        """The tasks with their differences."""
+        return [replace(task, difference=self.difference(specs.get(task.id))) for task in tasks]
 
 
 def stored_template(
@@ -776,51 +790,40 @@ def hours_since(moment: str) -> float:
     return max(0.0, time.time() - then.timestamp()) / 3600
 
 
-def slots_from(
-    rows: Sequence[Document], specs: Mapping[str, Document], written: Written
-) -> dict[str, list[Task]]:
-    """The tasks that docker service ps lists: slot by slot, the newest first."""
-    slots: dict[str, list[Task]] = {}
-    formers = zip(rows, [*rows[1:], {}])
-    for row, former in formers:
-        slot = row["Name"].partition(".")[2]
-        is_second = former.get("Name") == row["Name"] and kind_of(former) == LACKS_TOKEN
-        task = task_from(row, is_second, written.difference(specs.get(row["ID"])))
-        slots.setdefault(slot, []).append(task)
-    return slots
+def slots_from(rows: Sequence[Document]) -> dict[str, Slots]:
+    """The tasks that docker service ps lists, the newest first, by ID of their service."""
+    services: dict[str, Slots] = {}
+    for row in reversed(rows):
+        # SERVICE.SLOT, or SERVICE.NODE if it is global.
+        service, _, slot = row["Name"].partition(".")
+        tasks = services.setdefault(service, {}).setdefault(slot, [])
+        tasks.insert(0, task_from(row, tasks[:1]))
+    return services
 
 
-def task_from(row: Document, follows_rejected: bool, difference: str) -> Task:
-    """A task, as docker service ps shows it. Raises Problem."""
-    state, has_lasted = state_of(row)
-    kind = kind_of(row)
-    # It may wait for a token if the one before it had none, or if its token has expired meanwhile.
-    if kind == PREPARES and (has_lasted or follows_rejected):
-        kind = LACKS_TOKEN
-    is_wanted = row["DesiredState"] in WANTED
-    return Task(row["ID"], row["Node"], is_wanted, state, kind, has_lasted, difference)
-
-
-def state_of(row: Document) -> tuple[str, bool]:
-    """The state of a task, and whether it has lasted LONG_HOURS. Raises Problem."""
+def task_from(row: Document, former: Sequence[Task]) -> Task:
+    """A task, as docker service ps shows it, given the one before it. Raises Problem."""
     desired, shown = row.get("DesiredState"), str(row.get("CurrentState"))
     # Running 7 hours ago
     age = AGE.fullmatch(shown)
     if not age or age[1] not in KINDS or desired not in (*WANTED, *UNWANTED):
         raise Problem(f"docker shows a task of it in an unknown state: {desired}, {shown[:99]}")
     has_lasted = age[3] in LONG_UNITS or (age[3] == "hours" and int(age[2]) >= LONG_HOURS)
-    return age[1], has_lasted
-
-
-def kind_of(row: Document) -> str:
-    """What a task is to an update, as far as it is for itself: a value of KINDS. Raises Problem."""
-    kind = KINDS[state_of(row)[0]]
-    is_unwanted = row["DesiredState"] in UNWANTED
     # Not every rejection is for want of a token: swarmkit, constraint_enforcer.go.
     is_misplaced = "assigned node no longer meets constraints" in str(row.get("Error"))
-    if is_misplaced or (is_unwanted and kind in (SERVES, PREPARES)):
+    kind = STOPPED if is_misplaced else KINDS[age[1]]
+    lacks_token = has_lasted or any(task.kind == LACKS_TOKEN for task in former)
+    kind = kind_of(kind, desired in WANTED, lacks_token)
+    return Task(row["ID"], row["Node"], desired in WANTED, age[1], kind, has_lasted, "")
+
+
+def kind_of(kind: str, is_wanted: bool, lacks_token: bool) -> str:
+    """What a task is to an update, by its state, whether swarm wants it, and whether it may wait for
+    a token: the one before it had none, or its own has expired meanwhile.
+    """
+    if kind in (SERVES, PREPARES) and not is_wanted:
         return STOPPED
-    return kind
+    return LACKS_TOKEN if kind == PREPARES and lacks_token else kind
 
 
 def with_nodes(programs: Programs, services: Sequence[Service]) -> list[Service]:
@@ -951,12 +954,13 @@ def meets(node: dict[str, Any], constraint: str) -> bool:
     return (str(value or "").lower() == wanted.lower()) == (operator == "==")
 
 
-def is_amid_rollout(service: Service) -> bool:
-    """Whether an update would take down, or forget, what an unsettled rollout has left of the old."""
-    rollout = service.rollout
+def is_amid_rollout(rollout: Rollout, differences: set[str]) -> bool:
+    """Whether an update would take down, or forget, what an unsettled rollout has left of the old,
+    given how the tasks differ that serve and that the update would stop.
+    """
     if rollout.state in SETTLED:
         return False
-    if rollout.changes_ports or any(task.difference for task in stopped(service)):
+    if rollout.changes_ports or differences - {""}:
         return True
     if not rollout.is_deploy:
         return False
@@ -972,63 +976,54 @@ Verdict = tuple[str, str]  # what happens to a service, and why
 
 
 def decide(service: Service, host: str, options: argparse.Namespace) -> Verdict:
-    """What happens to a service that docker is logged in to `host` for: the first row that applies.
-
-    Pure.
-    """
-    for applies, outcome, is_overdue, text, may_be_forced in table(service, host, options):
-        if not applies:
-            continue
-        reason = text.format(service, options)
-        if options.all_services and may_be_forced:
-            return FORCED, f"although {reason.partition(' ->')[0]}"
-        return OVERDUE if outcome == HELD and is_overdue else outcome, reason
-    return DUE, PULLS
-
-
-def table(service: Service, host: str, options: argparse.Namespace) -> Sequence[tuple[Any, ...]]:
-    """All there is to a decision: whether a row applies, the outcome, whether it has been so for too
-    long, why, and whether --all-services overrules it.
-    """
+    """What happens to a service that docker is logged in to `host` for. Pure."""
     tasks = touched(service)
+    applies = facts(service, tasks, host, options)
+    row = next(row for row in POLICY if applies[row[0]])
+    _, outcome, clock, may_be_forced, text = row
+    reason = text.format(service, options)
+    if options.all_services and may_be_forced:
+        return FORCED, f"although {reason.partition(' ->')[0]}"
+    if outcome == RESTARTING and options.no_restart:
+        outcome = HELD
+    is_overdue = {
+        "": False,
+        "rollout": service.rollout.hours >= LONG_HOURS,
+        "change": service.unchanged_hours >= LONG_HOURS,
+        "end": any(task.has_lasted for task in tasks if task.kind in OVER),
+    }
+    return OVERDUE if outcome == HELD and is_overdue[clock] else outcome, reason
+
+
+def facts(
+    service: Service, tasks: Sequence[Task], host: str, options: argparse.Namespace
+) -> Mapping[str, bool]:
+    """What POLICY asks for, given the tasks that an update touches."""
     kinds = {task.kind for task in tasks}
-    serving = {task.difference for task in stopped(service)}
-    restart = HELD if options.no_restart else RESTARTING
-    why = RESTARTS[max(serving, default="")] + "{0.what_runs_then}"
+    differences = {task.difference for task in tasks if task.kind == SERVES}
+    # A task that swarm stopped may have attempts left, or none: nobody knows.
+    doubtful = STOPPED in kinds and service.condition != "none"
     repeats = bool(kinds & OVER)
-    long = service.rollout.hours >= LONG_HOURS
-    unchanged = service.unchanged_hours >= LONG_HOURS
-    ended = any(task.has_lasted for task in tasks if task.kind in OVER)
-    # fmt: off
-    return (
-        (not ecr_host(service.image),          LEFT,    False,     ELSEWHERE,       True),
-        (ecr_host(service.image) != host,      HELD,    False,     MOVED,           False),
-        (service.mode in JOBS,                 LEFT,    False,     IS_JOB,          True),
-        (service.mode not in MODES,            HELD,    long,      UNKNOWN_MODE,    True),
-        (service.dropped,                      HELD,    long,      CLIENT_IS_OLDER, True),
-        (":" not in service.image.rpartition("/")[2], HELD, long,  NO_TAG,          True),
-        (is_amid_rollout(service),             HELD,    long,      ROLLOUT,         True),
-        (OLDER in serving,                     HELD,    unchanged, OLD_TASKS,       True),
-        (keeps_rollback(service, options),     LEFT,    False,     ROLLBACK_KEPT,   True),
-        (repeats and LACKS_TOKEN in kinds,     FAILED,  False,     CHOOSE,          True),
-        (repeats and others(service, kinds),   HELD,    ended,     PART_FINISHED,   True),
-        (repeats,                              LEFT,    False,     FINISHED,        True),
-        (PREPARES in kinds,                    HELD,    unchanged, IS_STARTING,     True),
-        (serving,                              restart, unchanged, why,             False),
-    )
-    # fmt: on
-
-
-def keeps_rollback(service: Service, options: argparse.Namespace) -> bool:
-    """Whether docker service rollback is to go on to lead somewhere."""
-    is_deploy = service.rollout.state == "completed" and service.rollout.leads_back
-    return is_deploy and service.rollout.hours < options.keep_rollback
-
-
-def others(service: Service, kinds: set[str]) -> bool:
-    """Whether tasks that may not have finished, or that nobody knows of, are beside finished ones."""
-    is_unknown = STOPPED in kinds and service.condition != "none"
-    return is_unknown or bool(service.tasks(SERVES, PREPARES))
+    rollout = service.rollout
+    return {
+        "elsewhere": not ecr_host(service.image),
+        "moved": ecr_host(service.image) != host,
+        "a job": service.mode in ("ReplicatedJob", "GlobalJob"),
+        "of an unknown mode": service.mode not in ("Replicated", "Global"),
+        "not understood": bool(service.dropped),
+        "without a tag": ":" not in service.image.rpartition("/")[2],
+        "amid a rollout": is_amid_rollout(rollout, differences),
+        "behind": OLDER in differences,
+        "to roll back": rollout.leads_back and rollout.kept_hours < options.keep_rollback,
+        "half finished, and lacks a token": repeats and LACKS_TOKEN in kinds,
+        "half finished": repeats and (doubtful or bool(service.tasks(SERVES, PREPARES))),
+        "finished": repeats,
+        "starting": PREPARES in kinds,
+        "unsorted": UNSORTED in differences,
+        "misplaced": PLACED in differences,
+        "too many": bool(differences),
+        "in ECR": True,
+    }
 
 
 # Logins and updates -------------------------------------------------------------------------------
@@ -1058,39 +1053,49 @@ def get_token(run: "Run", region: str) -> str:
     return token
 
 
-def hand_over(run: "Run", host: str, token: str, folder: str = "") -> None:
+def hand_over(run: "Run", host: str, token: str, where: Mapping[str, str]) -> None:
     """The one place that gives docker a token: for a folder of the run, or, never cut short, for
     the place where docker keeps its logins by itself. Raises Problem.
     """
-    how = {"environment": {"DOCKER_CONFIG": folder}} if folder else {"is_stoppable": False}
     try:
-        run.programs.run(*LOGIN, host, stdin=token, **how)
+        run.programs.run(*LOGIN, host, stdin=token, environment=where, is_stoppable=bool(where))
     except Problem as problem:
         # The registry has accepted it, and what the helper supplies by itself is as good.
-        if folder or "not implemented" not in problem.said:
+        if where or "not implemented" not in problem.said:
             raise problem.after(f"Docker login failed for {host}") from None
         log.log(NOTICE, "The credential helper for %s stores no logins, and supplies its own", host)
 
 
 def log_in(run: "Run", host: str) -> None:
-    """Log docker in: for the updates of this run, and then for deploys from here, or for these
-    alone. Notes how docker finds the login. Raises Problem.
+    """Log docker in: for the updates of this run, and beside them for deploys from here, or for
+    these alone. Notes how docker finds the login. Raises Problem.
     """
     token = run.tokens[region_of(host)].result()
-    run.for_deploys[host] = run.one_by_one.submit(hand_over, run, host, token)
-    if run.options.login_only:
-        run.for_deploys.pop(host).result()
-        run.logins[host] = {}
-    else:
+    where = {}
+    if not run.options.login_only:
         folder = make_login_folder(run.folder, host)
         config = os.path.join(folder, "config.json")
         size = os.path.getsize(config)
-        hand_over(run, host, token, folder)
+        where = {"DOCKER_CONFIG": folder, "DOCKER_CONTEXT": run.context}
+        hand_over(run, host, token, where)
         if os.path.getsize(config) == size:
             text = f"Docker login failed for {host}: docker does not use the folder of the run"
             raise Problem(f"{text} -> as a snap's: use --login-only, then --refresh-only", NEVER)
-        run.logins[host] = {"DOCKER_CONFIG": folder, "DOCKER_CONTEXT": run.context}
+    for_deploys = run.one_by_one.submit(log_in_for_deploys, run, host, token)
+    if run.options.login_only:
+        for_deploys.result()
+    run.logins[host] = where
     log.info("Docker login succeeded for %s", host)
+
+
+def log_in_for_deploys(run: "Run", host: str, token: str) -> None:
+    """Log docker in where deploys from here find it. Raises Problem if that is all that is asked for."""
+    try:
+        hand_over(run, host, token, {})
+    except Problem as problem:
+        if run.options.login_only:
+            raise
+        log.warning("Deploys from this host may send no valid login to %s: %s", host, problem)
 
 
 def make_login_folder(folder: str, host: str) -> str:
@@ -1131,7 +1136,7 @@ def refresh(run: "Run", host: str, rows: Sequence[Row]) -> None:
     due = []
     for service in sorted(snapshot.services, key=lambda service: service.name):
         verdict = decide(service, host, run.options)
-        if verdict[0] not in UPDATED or run.options.dry_run:
+        if verdict[0] not in (DUE, RESTARTING, FORCED) or run.options.dry_run:
             run.report.conclude(service.name, verdict)
             continue
         due.append(service)
@@ -1139,8 +1144,6 @@ def refresh(run: "Run", host: str, rows: Sequence[Row]) -> None:
         if verdict[0] != DUE:
             run.report.say(service.name, verdict)
     if due:
-        # First what may finish soon.
-        due.sort(key=lambda service: not service.may_finish)
         update(run, host, due, snapshot.taken_at)
 
 
@@ -1171,7 +1174,7 @@ def update(run: "Run", host: str, due: Sequence[Service], taken_at: float) -> No
             run.problems[service.name] = problem
             continue
         run.updated.append(service)
-        run.report.conclude(service.name, (REFRESHED, PULLS))
+        run.report.conclude(service.name, (REFRESHED, ""))
         if stopped(service):
             run.report.restarts.add(service.name)
 
@@ -1228,9 +1231,10 @@ class Report:
         self.begun_at = time.monotonic()
 
     def conclude(self, name: str, verdict: Verdict) -> None:
-        """What happened to a service in the end."""
+        """What happened to a service in the end; an alarm is for the last line."""
         self.verdicts[name] = verdict
-        self.say(name, verdict)
+        if verdict[0] not in (OVERDUE, FAILED):
+            self.say(name, verdict)
 
     def say(self, name: str, verdict: Verdict) -> None:
         """What happens to a service, and why."""
@@ -1304,7 +1308,6 @@ class Run:
     tokens: dict[str, "Future[str]"] = field(default_factory=dict)  # by region
     # Where docker finds a login that is good: variables, by host.
     logins: dict[str, dict[str, str]] = field(default_factory=dict)
-    for_deploys: dict[str, "Future[None]"] = field(default_factory=dict)  # logins, by host
     # Docker replaces config.json without a lock, and two logins would lose one another's.
     one_by_one: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
     workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(BATCHES_AT_ONCE))
@@ -1365,7 +1368,8 @@ def attempt(run: Run) -> None:
         hosts = find_registries(run)
         groups = {} if run.options.login_only or not leads(run) else rows_by_host(run)
         serve_registries(run, hosts, groups)
-        warn_of_deploys(run)
+        # Whatever is waiting there comes first.
+        run.one_by_one.submit(int).result()
         say_restarts(run)
 
 
@@ -1455,7 +1459,7 @@ def rows_by_host(run: Run) -> dict[str, list[Row]]:
         groups.setdefault(row.host, []).append(row)
     if not run.options.all_services:
         for row in sorted(groups.pop("", []), key=lambda row: row.name):
-            run.report.conclude(row.name, (LEFT, ELSEWHERE))
+            run.report.conclude(row.name, (LEFT, POLICY[0][-1]))
     return groups
 
 
@@ -1482,14 +1486,6 @@ def serve_registry(run: Run, host: str, rows: Sequence[Row], lacks_login: bool) 
         elif run.options.refresh_only and rows and not run.options.dry_run:
             prove(run, host)
         in_batches(run.workers, run.problems, rows, lambda batch: refresh(run, host, batch))
-
-
-def warn_of_deploys(run: Run) -> None:
-    """Wait for the logins for deploys from here, and warn of those that failed."""
-    for host in list(run.for_deploys):
-        problem = run.for_deploys.pop(host).exception()
-        if problem:
-            log.warning("Deploys from this host may send no valid login to %s: %s", host, problem)
 
 
 # The command line, and this process ---------------------------------------------------------------
