@@ -58,11 +58,10 @@ try:
 except Exception as error:  # noqa: BLE001 (a broken one may raise anything)
     SH_ERROR = f"{type(error).__name__}: {error}"
 
-# How to read this file: from top to bottom, as the data goes: what docker shows, read into objects
-# that nobody changes afterwards; the model of what an update would do; policy, a table; then acts.
-# Few places do something to a machine: Programs.start() starts every program, hand_over() gives
-# docker a token, update() changes the swarm. Nothing is written but the log, one folder in memory,
-# and docker's logins.
+# To be read from top to bottom, as the data goes: what docker shows, the model of what an update
+# would do, policy, acts. Few places do something to a machine: Programs.start() starts programs,
+# hand_over() gives docker a token, update() changes the swarm. Nothing is written but the log, one
+# folder in memory, and docker's logins.
 
 
 # What is fixed ------------------------------------------------------------------------------------
@@ -74,8 +73,8 @@ UPDATE_SECONDS = 30  # of one update
 STALE_SECONDS = 2  # after the first question no update is started that rests on the answers
 CLOSING_SECONDS = 30  # that are left for the check after the last updates
 KILL_SECONDS = 5  # between SIGTERM and SIGKILL
-# Seconds before the next attempt of a try: a daemon that restarts takes some, and so does a new
-# leader. Then, with --tries, comes the next try.
+# Before the next attempt of a try: a daemon that restarts takes some seconds, and so does a new
+# leader. Before the next try, with --tries.
 PAUSES = (1, 3, 9)
 TRY_PAUSE = 60
 SAID_LENGTH = 500  # characters of what a program said that are shown: the last ones tell most
@@ -85,8 +84,8 @@ BATCHES = (32, 8, 2, 1)
 LONG_HOURS = 6  # half a token's lifetime
 
 # More at once gain nothing: the start of the docker client takes all processors.
-PROCESSORS = os.cpu_count() or 1
-BATCHES_AT_ONCE, UPDATES_AT_ONCE = min(4, 1 + PROCESSORS), min(16, 2 * PROCESSORS)
+BATCHES_AT_ONCE = min(4, 1 + (os.cpu_count() or 1))
+UPDATES_AT_ONCE = min(16, 2 * (os.cpu_count() or 1))
 
 # Whole hosts only: a look-alike would get a token; amazon-ecr-credential-helper, api/client.go.
 ECR_HOST = re.compile(
@@ -103,22 +102,17 @@ PARTITIONS = {
     "us-isof": "csp.hci.ic.gov",
     "eu-isoe": "cloud.adc-e.uk",
 }
-# A token is one word: what a wrapper around aws prints besides is none.
-TOKEN = re.compile("[!-~]+")
 
 AWS_TOKEN = ("aws", "ecr", "get-login-password", "--region")
 AWS_ACCOUNT = ("aws", "sts", "get-caller-identity", "--query", "Account", "--output", "text")
-VERSION = (
-    *("docker", "version", "--format"),
-    "{{.Client.Context}} {{.Client.DefaultAPIVersion}} {{.Server.APIVersion}}",
-)
+VERSIONS = "{{.Client.Context}} {{.Client.DefaultAPIVersion}} {{.Server.APIVersion}}"
+VERSION = ("docker", "version", "--format", VERSIONS)
 LOGIN = ("docker", "login", "--username", "AWS", "--password-stdin")
 # Without a name, a password and a terminal docker authenticates with the login that it holds.
 PROOF = ("docker", "login")
 LEADER = ("docker", "node", "inspect", "self", "--format", "{{.ManagerStatus.Leader}}")
 LIST = ("docker", "service", "ls", "--format", "{{.ID}} {{.Image}} {{.Name}}")
 INSPECT = ("docker", "service", "inspect", "--format", "{{json .}}")
-STATUS = ("docker", "service", "inspect", "--format", "{{.ID}} {{json .UpdateStatus}}")
 TASKS = ("docker", "service", "ps", "--no-trunc", "--no-resolve", "--format", "{{json .}}")
 SPECS = ("docker", "inspect", "--type", "task", "--format", "{{json .}}")
 NODES = ("docker", "node", "inspect", "--format", "{{json .}}")
@@ -137,7 +131,6 @@ ENVIRONMENT = {
     "AWS_CLI_AUTO_PROMPT": "off",  # or aws fails without a terminal
 }
 UNSET = "DOCKER_API_VERSION"  # an old one strips settings that it does not know from each service
-FOLDERS = ("/usr/local/bin", "/snap/bin")  # cron's PATH lacks them, and aws may be there
 
 # What docker says when a credential helper gave it a login that the registry has taken, but cannot
 # store one, as ECR's before 0.9.0 (amazon-ecr-credential-helper#102): that it tries, and later, by
@@ -148,12 +141,11 @@ REFUSED = ("login did not succeed", "invalid or expired")
 
 # What an error says, how many tries it is worth (two: an instance role may come late), what helps.
 NEVER, TWICE, ALWAYS = 0, 2, 60
-PATH_HELP = "install it (xargs is in findutils), or set PATH= in /etc/default/ecr-swarm-login"
 # fmt: off
 REMEDIES = (
     ("multi-call binary", NEVER, "this is BusyBox's: install coreutils and findutils"),
     ("exit status 126", NEVER, "make it executable"),
-    ("exit status 127", NEVER, PATH_HELP),
+    ("exit status 127", NEVER, "install it, or set PATH= in /etc/default/ecr-swarm-login"),
     ("permission denied while trying to connect", NEVER, "run it as root or in the group docker"),
     ('use "docker swarm init"', NEVER, "run it on a manager; while one boots, with --login-only"),
     ("worker nodes can't be used", NEVER, "run it on a manager"),
@@ -171,17 +163,14 @@ REMEDIES = (
 
 SETTLED = ("", "completed", "rollback_completed")  # UpdateStatus.State
 
-# What a task is to an update. Docker calls the desired states of a task that swarm wants so:
-WANTED = ("Ready", "Running")
-UNWANTED = ("Shutdown", "Remove", "Complete", "Orphaned")
-# What decides is whether its image is there: from then on swarm ignores another token.
-SERVES, PREPARES, LACKS_TOKEN, ENDED, STOPPED = (
-    "serves",
-    "prepares",
-    "lacks a token",
-    "ended by itself",
-    "stopped by swarm, or with its node",
-)
+# Which of docker's desired states say that swarm wants a task to run.
+DESIRED = {
+    **dict.fromkeys(("Ready", "Running"), True),
+    **dict.fromkeys(("Shutdown", "Remove", "Complete", "Orphaned"), False),
+}
+# What a task is to an update. Once its image is there swarm ignores another token.
+SERVES, PREPARES, LACKS_TOKEN = "serves", "prepares", "lacks a token"
+ENDED, STOPPED = "ended by itself", "stopped by swarm, or with its node"
 KINDS = {
     **dict.fromkeys(("New", "Allocated", "Pending", "Assigned", "Accepted", "Preparing"), PREPARES),
     **dict.fromkeys(("Ready", "Starting", "Running"), SERVES),
@@ -191,7 +180,6 @@ KINDS = {
 }
 OVER = {ENDED, STOPPED}
 AGE = re.compile(r"([A-Z][a-z]+) (?:less than a second|about an? [a-z]+|([0-9]{1,6}) ([a-z]+)) ago")
-LONG_UNITS = ("days", "weeks", "months", "years")
 
 # Where docker node inspect shows what constraints ask for.
 NODE_LABELS = {"node": ("Spec", "Labels"), "engine": ("Description", "Engine", "Labels")}
@@ -203,93 +191,67 @@ NODE_FACTS = {
     "node.platform.arch": ("Description", "Platform", "Architecture"),
 }
 
-# What docker service inspect adds to Spec, but not to PreviousSpec and to the specs of tasks:
-# swarmkit, api/defaults.
-ROLLOUT_DEFAULTS = {
-    "Parallelism": 1,
-    "FailureAction": "pause",
-    "Monitor": 5 * 10**9,
-    "MaxFailureRatio": 0,
-    "Order": "stop-first",
+# What docker inspect adds to Spec, but not to PreviousSpec and tasks: swarmkit, api/defaults.
+TEMPLATE_DEFAULTS: dict[str, Any] = {
+    "Runtime": "container",
+    "Resources": {},
+    "Placement": {},
+    "RestartPolicy": {"Condition": "any", "Delay": 5 * 10**9, "MaxAttempts": 0},
+    "ContainerSpec": {"StopGracePeriod": 10 * 10**9, "DNSConfig": {}},
 }
-TEMPLATE_DEFAULTS = {"Runtime": "container", "Resources": {}, "Placement": {}}
-RESTART_DEFAULTS = {"Condition": "any", "Delay": 5 * 10**9, "MaxAttempts": 0}
-CONTAINER_DEFAULTS = {"StopGracePeriod": 10 * 10**9, "DNSConfig": {}}
 
 # How the spec of a task differs from what an update would write.
 OLDER, UNSORTED, PLACED = "older", "unsorted", "placed"
 
+# fmt: off
 DUE, RESTARTING, FORCED, REFRESHED, LEFT, HELD, OVERDUE, FAILED = OUTCOMES = (
-    "will be refreshed",
-    "will be refreshed, which restarts its tasks",
-    "will be refreshed anyway",
-    "refreshed",
-    "left alone",
-    "held back",
-    "held back too long",
-    "failed",
+    "will be refreshed", "will be refreshed, which restarts its tasks", "will be refreshed anyway",
+    "refreshed", "left alone", "held back", "held back too long", "failed",
 )
+# fmt: on
 NOTICE = logging.INFO + 5
 LEVELS = {
-    RESTARTING: logging.WARNING,
-    FORCED: logging.WARNING,
-    HELD: NOTICE,
-    OVERDUE: logging.WARNING,
-    FAILED: logging.ERROR,
+    **{outcome: logging.WARNING for outcome in (RESTARTING, FORCED, OVERDUE)},
+    **{HELD: NOTICE, FAILED: logging.ERROR},
 }
 PRIORITIES = {logging.INFO: 6, NOTICE: 5, logging.WARNING: 4, logging.ERROR: 3}  # sd-daemon(3)
 log = logging.getLogger("ecr_swarm_login")
 
 GO_ON = " -> to go on: docker service update --with-registry-auth {0.name}"
 ANYWAY = " -> to refresh it anyway: ecr_swarm_login.py --all-services {0.name}"
-# What happens to a service: the first row that applies, of facts(); the outcome, by what it is held
-# back for too long, whether --all-services overrules it, and why: {0} is the Service, {1} the options.
+# The first row that applies, by facts(): what happens to a service, what says that it has been held
+# back for too long, whether --all-services overrules it, and why ({0} is the Service).
 # fmt: off
 POLICY = (
-    ("elsewhere", LEFT, "", True,
-     "its image is in no ECR registry, and an update would replace any login that it has"),
-    ("moved", HELD, "", False,
-     "its image was in another registry when the run began; the next run refreshes it"),
-    ("a job", LEFT, "", True,
-     "it is a job, and would run again"),
-    ("of an unknown mode", HELD, "rollout", True,
-     "its mode is {0.mode}, which this version does not know"),
+    ("elsewhere", LEFT, "", True, "its image is in no ECR registry, and an update may wipe its login"),
+    ("moved", HELD, "", False, "its image has just moved to another registry: see the next run"),
+    ("a job", LEFT, "", True, "it is a job, and would run again"),
+    ("of an unknown mode", HELD, "rollout", True, "this version does not know its mode, {0.mode}"),
     ("not understood", HELD, "rollout", True,
-     "the docker client is older than the engine, and would drop {0.dropped}"
-     " -> update the docker client"),
+     "the docker client is older than the engine, and drops {0.dropped} -> update the docker client"),
     ("without a tag", HELD, "rollout", True,
-     "its image has neither tag nor digest, and the docker client would deploy {0.image}:latest"
-     " -> give it a tag: docker service update --with-registry-auth --image {0.image}:TAG {0.name}"),
+     "its image has neither tag nor digest, and an update deploys {0.image}:latest -> give it a tag:"
+     " docker service update --with-registry-auth --image {0.image}:TAG {0.name}"),
     ("amid a rollout", HELD, "rollout", True,
-     "its rollout is {0.rollout.state}, and a refresh would push it on" + GO_ON + "{0.way_back};"
-     " see docker service ps {0.name}"),
+     f"its rollout is {{0.rollout.state}}, and a refresh would push it on{GO_ON}{{0.way_back}}"),
     ("behind", HELD, "change", True,
-     "tasks of an older spec are at work, and a refresh would go on with the rollout" + GO_ON),
-    ("to roll back", LEFT, "", True,
-     "docker service rollback is kept possible for {1.keep_rollback} hours"),
+     f"tasks of an older spec are at work, and a refresh would go on with the rollout{GO_ON}"),
+    ("to roll back", LEFT, "", True, "docker service rollback is kept possible by --keep-rollback"),
     ("half finished, and lacks a token", FAILED, "", True,
-     "finished tasks would start again, and others lack a valid token" + ANYWAY),
+     f"finished tasks would start again, and others lack a valid token{ANYWAY}"),
     ("half finished", HELD, "end", True,
-     "some tasks have finished, and an update would start them again" + ANYWAY),
-    ("finished", LEFT, "", True,
-     "its tasks have finished, and would run again"),
-    ("starting", HELD, "change", True,
-     "its tasks are starting, and an update would start them again"),
+     f"some tasks have finished, and an update would start them again{ANYWAY}"),
+    ("finished", LEFT, "", True, "its tasks have finished, and would run again"),
+    ("starting", HELD, "change", True, "its tasks are starting, and would start again"),
     ("unsorted", RESTARTING, "change", False,
      "the docker client reorders its mounts or ulimits{0.what_runs_then}"),
     ("misplaced", RESTARTING, "change", False,
-     "its placement is out of date, and any update with a token applies the new one"
-     "{0.what_runs_then}"),
-    ("too many", RESTARTING, "change", False,
-     "more of its tasks are at work than there should be, and an update removes some"),
+     "its placement is out of date, and a token makes swarm apply the new one{0.what_runs_then}"),
+    ("too many", RESTARTING, "change", False, "more of its tasks are at work than it should have"),
     ("in ECR", DUE, "", False, "it pulls from ECR"),
 )
 # fmt: on
-# What an update does although nothing had shown it: a guess, and said as one.
-UNFORESEEN = (
-    "%s restarts: its tasks are being replaced, which nothing had shown before; the likely reason is"
-    " an engine upgrade, after which docker may write an unchanged spec differently%s"
-)
+RESTART_REASON = "; likely, after an engine upgrade, docker writes an unchanged spec differently"
 
 
 # Programs -----------------------------------------------------------------------------------------
@@ -322,23 +284,23 @@ def noting(problems: Problems, names: Iterable[str]) -> Iterator[None]:
         # Or all that it met on its way stays in memory.
         problems.update(dict.fromkeys(names, problem.with_traceback(None)))
     except Exception as error:  # noqa: BLE001 (one line is all that a person should read)
-        text = f"docker shows what cannot be read, or something else went wrong: {error!r}"
+        text = f"docker shows what cannot be read, or this machine lacks something: {error!r}"
         problems.update(dict.fromkeys(names, Problem(in_one_line(text))))
 
 
+@dataclass
 class Programs:
     """Starts all programs, of which none outlives the try's time or a signal."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self.environment = environment  # of all programs
-        self.stopped_by = 0  # the signal
-        self.stoppable: set[int] = set()  # process groups that a signal ends
-        self.secrets: list[str] = []  # which nothing is to show
-        self.begin_try()
+    environment: Mapping[str, str]  # of all programs
+    deadline: float = 0  # of the try, on the monotonic clock
+    stopped_by: int = 0  # the signal
+    stoppable: set[int] = field(default_factory=set)  # process groups that a signal ends
+    secrets: list[str] = field(default_factory=list)  # which nothing is to show
 
-    def begin_try(self) -> None:
-        """From now on there are TRY_SECONDS."""
-        self.deadline = time.monotonic() + TRY_SECONDS
+    def begin_try(self, pause: float) -> None:
+        """From now on there are TRY_SECONDS, besides a pause."""
+        self.deadline = time.monotonic() + pause + TRY_SECONDS
 
     def seconds_left(self) -> float:
         """Until the try has to end; none after a signal."""
@@ -356,31 +318,25 @@ class Programs:
         for group in list(self.stoppable) if self.stopped_by else ():
             signal_group(group, signal.SIGTERM)
 
-    def run(
-        self, *command: str, seconds: float = PROGRAM_SECONDS, is_secret: bool = False, **how: Any
-    ) -> str:
+    def run(self, *command: str, seconds: float = PROGRAM_SECONDS, **how: Any) -> str:
         """Run a program to its end, within its time and the try's. Returns what it printed.
 
-        One that is not stoppable is given all its time, or not started. If what it prints is
-        secret, nothing shows it from then on. For the rest see start(). Raises Problem.
+        What is not stoppable has all its time, or is not started. For the rest see start(). Raises
+        Problem.
         """
-        shown = command[len(XARGS) :] if command[: len(XARGS)] == XARGS else command
-        name = " ".join(shown[:3]).partition(" -")[0]
+        name = " ".join(command).partition(" -")[0]
         limit = min(seconds, self.seconds_left())
         if limit < (0.1 if how.get("is_stoppable", True) else seconds):
             raise Problem(f"{name} was not started: time limit reached")
         begun_at = time.monotonic()
         status, stdout, said = self.start(command, limit, **how)
-        if is_secret and stdout:
+        if command[: len(AWS_TOKEN)] == AWS_TOKEN and stdout:
             self.secrets.append(stdout)
         for secret in self.secrets:
             said = said.replace(secret, "[secret]")
         if status:
             has_hung = status in (124, 137) and time.monotonic() - begun_at >= limit - 0.1
             raise explained(name, status, has_hung, stdout, said)
-        # Docker warns at each login that it stores it.
-        if said and command[1] != "login":
-            log.info("%s succeeded, and said: %s", name, in_one_line(said))
         return stdout
 
     def start(
@@ -420,9 +376,7 @@ class Programs:
 
 
 def memory(text: str = "") -> io.FileIO:
-    """A file in memory, which programs read or print to: no pipe of theirs can block us, and the
-    library sh logs none of it.
-    """
+    """A file in memory for programs: no pipe of theirs can block us, and sh logs none of it."""
     file = io.FileIO(os.memfd_create("ecr_swarm_login"), "r+")
     file.write(text.encode(errors="backslashreplace"))
     file.seek(0)
@@ -454,11 +408,10 @@ def sh_options(given: io.FileIO, out: io.FileIO, err: io.FileIO) -> dict[str, An
 
 def signal_group(group: int, number: int) -> bool:
     """Signal all processes of a group. Returns whether there is one left."""
-    try:
+    with contextlib.suppress(OSError):
         os.killpg(group, number)
-    except OSError:
-        return False
-    return True
+        return True
+    return False
 
 
 def in_one_line(said: str) -> str:
@@ -469,11 +422,7 @@ def in_one_line(said: str) -> str:
 
 def explained(name: str, status: int, has_hung: bool, stdout: str, said: str) -> Problem:
     """The problem with a program that has not ended well."""
-    how = f"failed with exit status {status}"
-    if has_hung:
-        how = "hung, and was killed"
-    elif status < 0:
-        how = f"was killed by signal {-status}"
+    how = "hung, and was killed" if has_hung else f"failed with exit status {status}"
     text = f"{name} {how}: {in_one_line(said) or 'no output'}"
     for needle, tries, remedy in REMEDIES:
         if needle in text.lower():
@@ -518,11 +467,6 @@ class Rollout:
     is_deploy: bool  # it may have brought more than a token for the tasks
     leads_back: bool  # docker service rollback leads to another spec
 
-    @property
-    def kept_hours(self) -> float:
-        """Since it has completed; without end if it has not."""
-        return self.hours if self.state == "completed" else float("inf")
-
 
 @dataclass(frozen=True)
 class Service:
@@ -549,15 +493,15 @@ class Service:
         return f"; to go back: docker service rollback {self.name}" if can else ""
 
     @property
+    def has_tasks_on(self) -> bool:
+        """Whether swarm wants a task that serves, or is on its way there."""
+        tasks = [task for slot in self.slots.values() for task in slot if task.is_wanted]
+        return any(task.kind in (SERVES, PREPARES) for task in tasks)
+
+    @property
     def what_runs_then(self) -> str:
         """What a restart of its tasks comes to if their image is not pinned."""
-        is_pinned = "@" in self.image
-        return "" if is_pinned else "; its image tag is not pinned: a newer image may start"
-
-    def tasks(self, *kinds: str) -> list[Task]:
-        """The tasks of some kinds that are a part of it now, that is, those that swarm wants."""
-        tasks = [task for slot in self.slots.values() for task in slot]
-        return [task for task in tasks if task.is_wanted and task.kind in kinds]
+        return "" if "@" in self.image else "; its image tag is not pinned: a newer image may start"
 
 
 @dataclass(frozen=True)
@@ -580,34 +524,31 @@ def value_at(data: Any, *path: str) -> Any:
 
 
 def look(programs: Programs, versions: str, rows: Sequence[Row]) -> Snapshot:
-    """What services are now, with their tasks. Raises Problem, LookupError and the like.
+    """What services are now, with their tasks, given the versions if the client is the older one.
 
-    The versions are the client's and the engine's, if the client is the older one.
+    Raises Problem, LookupError and the like.
     """
     taken_at = time.monotonic()
     ids = [row.short_id for row in rows]
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(ask, programs, TASKS, ids)
         found = {data["Spec"]["Name"]: data for data in ask(programs, INSPECT, ids)}
-        listed = asked.result()
+        slots = slots_from(asked.result())
     if found.keys() != {row.name for row in rows}:
         # It prefers a name: moby, daemon/cluster/helpers.go, getService.
         raise Problem(f"docker shows {', '.join(found) or 'nothing'} for ID {', '.join(ids)}")
-    slots = slots_from(listed)
     specs = ask_for_specs(programs, found.values(), slots)
     dropped = ask_what_is_dropped(programs, versions, found.values())
     services = [
-        service_from(data, slots.get(data["ID"], {}), specs, dropped[data["ID"]])
+        service_from(data, slots.get(data["ID"], {}), specs, dropped.get(data["ID"], ""))
         for data in found.values()
     ]
     return Snapshot(with_nodes(programs, services), taken_at)
 
 
 def ask(programs: Programs, command: Sequence[str], ids: Sequence[str]) -> list[Document]:
-    """Ask docker for things by ID, but not for long. Returns those that are there.
-
-    Where some are gone it names them, prints the others, and fails; what it neither prints nor
-    names is no reason to go on. Raises Problem or ValueError.
+    """Ask docker for things by ID. Where some are gone it names them, prints the others, and fails;
+    what it neither prints nor names is no reason to go on. Raises Problem or ValueError.
     """
     try:
         printed = programs.run(*command, *ids, seconds=QUESTION_SECONDS) if ids else ""
@@ -637,15 +578,13 @@ def ask_for_specs(
 def ask_what_is_dropped(
     programs: Programs, versions: str, services: Iterable[Document]
 ) -> dict[str, str]:
-    """The settings of services that a client which is older would drop, by ID."""
-    understood = {data["ID"]: settings_in(data["Spec"]) for data in services}
-    dropped = dict.fromkeys(understood, "")
-    if versions:
-        sent = json.loads(programs.run(*SENT, *understood, seconds=QUESTION_SECONDS))
-        for data in sent:
-            missing = settings_in(data["Spec"]) - understood[data["ID"]]
-            dropped[data["ID"]] = ", ".join(sorted(missing)) + versions if missing else ""
-    return dropped
+    """The settings that the client would drop, by ID of the service, if it is the older one."""
+    if not versions:
+        return {}
+    known = {data["ID"]: settings_in(data["Spec"]) for data in services}
+    sent = json.loads(programs.run(*SENT, *known, seconds=QUESTION_SECONDS))
+    lost = {data["ID"]: settings_in(data["Spec"]) - known[data["ID"]] for data in sent}
+    return {key: ", ".join(sorted(lost[key])) + versions for key in lost if lost[key]}
 
 
 def settings_in(data: Any, path: str = "") -> set[str]:
@@ -661,14 +600,15 @@ def settings_in(data: Any, path: str = "") -> set[str]:
 def service_from(
     data: Document, slots: Slots, specs: Mapping[str, Document], dropped: str
 ) -> Service:
-    """A service, as docker inspects it, with its tasks, listed and inspected. Raises KeyError etc."""
+    """A service, as docker inspects it, with its tasks, listed and inspected. Raises KeyError."""
     spec = data["Spec"]
     (mode,) = spec["Mode"]
     replicas = int(spec["Mode"][mode].get("Replicas", 0))
     if replicas and not slots:
         raise Problem(f"docker lists none of its {replicas} tasks")
     template = with_defaults(spec["TaskTemplate"])
-    made = [specs[task.id] for tasks in slots.values() for task in tasks if task.id in specs]
+    ids = {task.id for tasks in slots.values() for task in tasks}
+    made = [specs[key] for key in ids & specs.keys()]
     written = Written(template, stored_template(data, template, made))
     return Service(
         id=data["ID"],
@@ -682,7 +622,12 @@ def service_from(
         rollout=rollout_from(data, written),
         unchanged_hours=hours_since(data["UpdatedAt"]),
         dropped=dropped,
-        slots={slot: written.compared(tasks, specs) for slot, tasks in slots.items()},
+        slots={
+            slot: [
+                replace(task, difference=written.difference(specs.get(task.id))) for task in tasks
+            ]
+            for slot, tasks in slots.items()
+        },
     )
 
 
@@ -694,9 +639,7 @@ class Written:
     stored: Optional[Document]  # the same as swarm stores it, without them, if that is known
 
     def differs_from(self, template: Document) -> bool:
-        """Whether another template is another one to swarm, which compares what is stored: a default
-        that is spelled out makes a difference.
-        """
+        """Whether swarm takes a template for another: a default that is spelled out makes one."""
         is_known_other = self.stored is not None and self.stored != as_stored(template)
         return is_known_other or with_defaults(template) != self.template
 
@@ -711,35 +654,33 @@ class Written:
             return UNSORTED
         return PLACED if is_placed else ""
 
-    def compared(self, tasks: Iterable[Task], specs: Mapping[str, Document]) -> list[Task]:
-        """The tasks with their differences."""
-        return [replace(task, difference=self.difference(specs.get(task.id))) for task in tasks]
-
 
 def stored_template(
     data: Document, template: Document, tasks: Sequence[Document]
 ) -> Optional[Document]:
-    """A TaskTemplate as swarm stores it, with no default filled in: docker shows it of no service.
+    """A TaskTemplate as swarm stores it, with no default filled in, or None if nobody knows.
 
     A task that was made of it tells: one created since the rollout began, or since the service was
     changed. Without a rollout the former spec tells, too, since no update has replaced tasks since.
-    None if nobody knows.
     """
     status = data.get("UpdateStatus") or {}
     # Without the Z an earlier moment is a smaller text.
     since = (status.get("StartedAt") or data["UpdatedAt"]).rstrip("Z")
-    made = {task["CreatedAt"].rstrip("Z"): task["Spec"] for task in tasks}
-    made = {when: spec for when, spec in made.items() if with_defaults(spec) == template}
+    made = {
+        task["CreatedAt"].rstrip("Z"): as_stored(task["Spec"])
+        for task in tasks
+        if with_defaults(task["Spec"]) == template
+    }
     newest = max(made, default="")
     if newest >= since:
-        return as_stored(made[newest])
+        return made[newest]
     former = value_at(data, "PreviousSpec", "TaskTemplate")
     is_alike = not status and former and with_defaults(former) == template
     return as_stored(former) if is_alike else None
 
 
 def as_stored(template: Document) -> Document:
-    """A TaskTemplate of PreviousSpec or of a task, without what docker shows of the former alone."""
+    """A TaskTemplate without what docker shows of PreviousSpec, but not of a task."""
     return {key: value for key, value in template.items() if key != "Runtime"}
 
 
@@ -747,12 +688,13 @@ def rollout_from(data: Document, written: Written) -> Rollout:
     """How far the last update has come, as docker inspects the service."""
     status = data.get("UpdateStatus") or {}
     state, began = status.get("State", ""), status.get("StartedAt", "")
-    former = data.get("PreviousSpec") or {}
-    changes_ports = bool(former) and former.get("EndpointSpec") != data["Spec"].get("EndpointSpec")
-    is_other = changes_ports or (bool(former) and written.differs_from(former["TaskTemplate"]))
+    former = data.get("PreviousSpec") or data["Spec"]
+    is_first = former is data["Spec"]
+    changes_ports = former.get("EndpointSpec") != data["Spec"].get("EndpointSpec")
+    is_other = changes_ports or (not is_first and written.differs_from(former["TaskTemplate"]))
     # A rollback that swarm began has no former spec. Once that has paused, there is nothing that it
     # could go on to: which tasks serve decides.
-    is_unknown = written.stored is None or not (former or state == "rollback_paused")
+    is_unknown = written.stored is None or (is_first and state != "rollback_paused")
     return Rollout(
         state=state,
         began=began,
@@ -766,12 +708,10 @@ def rollout_from(data: Document, written: Written) -> Rollout:
 
 def with_defaults(template: Document) -> Document:
     """A TaskTemplate as docker service inspect shows Spec, but not PreviousSpec and tasks."""
-    return {
-        **TEMPLATE_DEFAULTS,
-        **template,
-        "RestartPolicy": {**RESTART_DEFAULTS, **(template.get("RestartPolicy") or {})},
-        "ContainerSpec": {**CONTAINER_DEFAULTS, **(template.get("ContainerSpec") or {})},
-    }
+    whole = {**TEMPLATE_DEFAULTS, **template}
+    for key in ("RestartPolicy", "ContainerSpec"):
+        whole[key] = {**TEMPLATE_DEFAULTS[key], **(template.get(key) or {})}
+    return whole
 
 
 def are_sorted(container: Document) -> bool:
@@ -802,36 +742,28 @@ def slots_from(rows: Sequence[Document]) -> dict[str, Slots]:
 
 
 def task_from(row: Document, former: Sequence[Task]) -> Task:
-    """A task, as docker service ps shows it, given the one before it. Raises Problem."""
-    desired, shown = row.get("DesiredState"), str(row.get("CurrentState"))
+    """A task, as docker service ps shows it, given the one before it. Raises KeyError etc."""
+    is_wanted = DESIRED[row["DesiredState"]]
     # Running 7 hours ago
-    age = AGE.fullmatch(shown)
-    if not age or age[1] not in KINDS or desired not in (*WANTED, *UNWANTED):
-        raise Problem(f"docker shows a task of it in an unknown state: {desired}, {shown[:99]}")
-    has_lasted = age[3] in LONG_UNITS or (age[3] == "hours" and int(age[2]) >= LONG_HOURS)
+    state, number, unit = AGE.fullmatch(row["CurrentState"]).groups()  # type: ignore[union-attr]
+    is_long_unit = unit in ("days", "weeks", "months", "years")
+    has_lasted = is_long_unit or (unit == "hours" and int(number) >= LONG_HOURS)
+    kind = KINDS[state]
     # Not every rejection is for want of a token: swarmkit, constraint_enforcer.go.
     is_misplaced = "assigned node no longer meets constraints" in str(row.get("Error"))
-    kind = STOPPED if is_misplaced else KINDS[age[1]]
-    lacks_token = has_lasted or any(task.kind == LACKS_TOKEN for task in former)
-    kind = kind_of(kind, desired in WANTED, lacks_token)
-    return Task(row["ID"], row["Node"], desired in WANTED, age[1], kind, has_lasted, "")
-
-
-def kind_of(kind: str, is_wanted: bool, lacks_token: bool) -> str:
-    """What a task is to an update, by its state, whether swarm wants it, and whether it may wait for
-    a token: the one before it had none, or its own has expired meanwhile.
-    """
-    if kind in (SERVES, PREPARES) and not is_wanted:
-        return STOPPED
-    return LACKS_TOKEN if kind == PREPARES and lacks_token else kind
+    if is_misplaced or (kind in (SERVES, PREPARES) and not is_wanted):
+        kind = STOPPED
+    # It may wait for a token if the one before it had none, or if its own has expired meanwhile.
+    elif kind == PREPARES and (has_lasted or any(task.kind == LACKS_TOKEN for task in former)):
+        kind = LACKS_TOKEN
+    return Task(row["ID"], row["Node"], is_wanted, state, kind, has_lasted, "")
 
 
 def with_nodes(programs: Programs, services: Sequence[Service]) -> list[Service]:
     """The services with the nodes that they may use, where that matters: to global ones."""
     # As long as nobody has asked, an update counts as if all could be used.
     spread = [each for each in services if each.mode == "Global" and touched(each)]
-    ids = list(dict.fromkeys(node for each in spread for node in each.slots))
-    nodes = ask(programs, NODES, ids)
+    nodes = ask(programs, NODES, list({node for each in spread for node in each.slots}))
     asked = {
         each.id: frozenset(node["ID"] for node in nodes if may_use(node, each.constraints))
         for each in spread
@@ -854,11 +786,6 @@ def touched(service: Service) -> list[Task]:
     stay, go = reconcile(service, counting)
     tasks = [task for slot in stay for task in replaced(service, counting[slot])]
     return tasks + [task for slot in go for task in counting[slot] if task.kind == SERVES]
-
-
-def stopped(service: Service) -> list[Task]:
-    """The tasks that serve, and that an update stops."""
-    return [task for task in touched(service) if task.kind == SERVES]
 
 
 def tasks_that_count(service: Service, tasks: Sequence[Task]) -> Sequence[Task]:
@@ -977,34 +904,27 @@ Verdict = tuple[str, str]  # what happens to a service, and why
 
 def decide(service: Service, host: str, options: argparse.Namespace) -> Verdict:
     """What happens to a service that docker is logged in to `host` for. Pure."""
-    tasks = touched(service)
-    applies = facts(service, tasks, host, options)
-    row = next(row for row in POLICY if applies[row[0]])
-    _, outcome, clock, may_be_forced, text = row
-    reason = text.format(service, options)
+    applies = facts(service, host, options)
+    _, outcome, clock, may_be_forced, text = next(row for row in POLICY if applies[row[0]])
+    reason = text.format(service)
     if options.all_services and may_be_forced:
         return FORCED, f"although {reason.partition(' ->')[0]}"
     if outcome == RESTARTING and options.no_restart:
         outcome = HELD
-    is_overdue = {
-        "": False,
-        "rollout": service.rollout.hours >= LONG_HOURS,
-        "change": service.unchanged_hours >= LONG_HOURS,
-        "end": any(task.has_lasted for task in tasks if task.kind in OVER),
-    }
-    return OVERDUE if outcome == HELD and is_overdue[clock] else outcome, reason
+    return OVERDUE if outcome == HELD and applies[clock] else outcome, reason
 
 
-def facts(
-    service: Service, tasks: Sequence[Task], host: str, options: argparse.Namespace
-) -> Mapping[str, bool]:
-    """What POLICY asks for, given the tasks that an update touches."""
-    kinds = {task.kind for task in tasks}
-    differences = {task.difference for task in tasks if task.kind == SERVES}
-    # A task that swarm stopped may have attempts left, or none: nobody knows.
-    doubtful = STOPPED in kinds and service.condition != "none"
-    repeats = bool(kinds & OVER)
+def facts(service: Service, host: str, options: argparse.Namespace) -> Mapping[str, bool]:
+    """What POLICY asks for: of rows, whether they apply; of clocks, whether it has been long."""
     rollout = service.rollout
+    kinds: dict[str, list[Task]] = {}
+    for task in touched(service):
+        kinds.setdefault(task.kind, []).append(task)
+    differences = {task.difference for task in kinds.get(SERVES, [])}
+    repeats = kinds.get(ENDED, []) + kinds.get(STOPPED, [])
+    # A task that swarm stopped may have attempts left, or none: nobody knows.
+    is_doubtful = STOPPED in kinds and service.condition != "none"
+    is_kept = rollout.state == "completed" and rollout.hours < options.keep_rollback
     return {
         "elsewhere": not ecr_host(service.image),
         "moved": ecr_host(service.image) != host,
@@ -1014,15 +934,19 @@ def facts(
         "without a tag": ":" not in service.image.rpartition("/")[2],
         "amid a rollout": is_amid_rollout(rollout, differences),
         "behind": OLDER in differences,
-        "to roll back": rollout.leads_back and rollout.kept_hours < options.keep_rollback,
-        "half finished, and lacks a token": repeats and LACKS_TOKEN in kinds,
-        "half finished": repeats and (doubtful or bool(service.tasks(SERVES, PREPARES))),
-        "finished": repeats,
+        "to roll back": is_kept and rollout.leads_back,
+        "half finished, and lacks a token": bool(repeats) and LACKS_TOKEN in kinds,
+        "half finished": bool(repeats) and (is_doubtful or service.has_tasks_on),
+        "finished": bool(repeats),
         "starting": PREPARES in kinds,
         "unsorted": UNSORTED in differences,
         "misplaced": PLACED in differences,
         "too many": bool(differences),
         "in ECR": True,
+        "": False,
+        "rollout": rollout.hours >= LONG_HOURS,
+        "change": service.unchanged_hours >= LONG_HOURS,
+        "end": any(task.has_lasted for task in repeats),
     }
 
 
@@ -1035,21 +959,16 @@ def ecr_host(image: str) -> str:
     return host if slash and ECR_HOST.fullmatch(host) else ""
 
 
-def region_of(host: str) -> str:
-    """The region of an ECR registry."""
-    return ECR_HOST.sub(r"\1", host)
-
-
 def get_token(run: "Run", region: str) -> str:
     """Have aws print a token, which goes nowhere but to docker login. Raises Problem."""
-    beginning = "Failed to acquire docker login credentials"
     try:
-        token = run.programs.run(*AWS_TOKEN, region, is_secret=True)
+        token = run.programs.run(*AWS_TOKEN, region)
+        # It is one word: what a wrapper around aws prints besides is none.
+        if not re.fullmatch("[!-~]+", token):
+            text = f"aws printed {len(token)} characters that are no token (not shown)"
+            raise Problem(f"{text} -> see what a wrapper, an alias or a profile makes aws print")
     except Problem as problem:
-        raise problem.after(beginning) from None
-    if not TOKEN.fullmatch(token):
-        text = f"{beginning}: aws printed {len(token)} characters that are no token (not shown)"
-        raise Problem(f"{text} -> see what a wrapper, an alias or a profile makes aws print")
+        raise problem.after("Failed to acquire docker login credentials") from None
     return token
 
 
@@ -1066,11 +985,10 @@ def hand_over(run: "Run", host: str, token: str, where: Mapping[str, str]) -> No
         log.log(NOTICE, "The credential helper for %s stores no logins, and supplies its own", host)
 
 
-def log_in(run: "Run", host: str) -> None:
+def log_in(run: "Run", host: str, token: str) -> None:
     """Log docker in: for the updates of this run, and beside them for deploys from here, or for
     these alone. Notes how docker finds the login. Raises Problem.
     """
-    token = run.tokens[region_of(host)].result()
     where = {}
     if not run.options.login_only:
         folder = make_login_folder(run.folder, host)
@@ -1089,7 +1007,7 @@ def log_in(run: "Run", host: str) -> None:
 
 
 def log_in_for_deploys(run: "Run", host: str, token: str) -> None:
-    """Log docker in where deploys from here find it. Raises Problem if that is all that is asked for."""
+    """Log docker in where deploys from here find it. Raises Problem with --login-only."""
     try:
         hand_over(run, host, token, {})
     except Problem as problem:
@@ -1137,12 +1055,12 @@ def refresh(run: "Run", host: str, rows: Sequence[Row]) -> None:
     for service in sorted(snapshot.services, key=lambda service: service.name):
         verdict = decide(service, host, run.options)
         if verdict[0] not in (DUE, RESTARTING, FORCED) or run.options.dry_run:
-            run.report.conclude(service.name, verdict)
+            conclude(run, service.name, verdict)
             continue
         due.append(service)
         # One that is merely refreshed is named when that is done.
         if verdict[0] != DUE:
-            run.report.say(service.name, verdict)
+            say(run, service.name, verdict)
     if due:
         update(run, host, due, snapshot.taken_at)
 
@@ -1156,35 +1074,29 @@ def update(run: "Run", host: str, due: Sequence[Service], taken_at: float) -> No
     seconds = taken_at + STALE_SECONDS - time.monotonic()
     if seconds < 0.1:
         raise Problem(f"docker took over {STALE_SECONDS} seconds to answer: too old to act on")
-    ids = "\n".join(service.id for service in due)
     problem = Problem("docker did not confirm the update")
     try:
         printed = run.programs.run(
             *XARGS,
             *UPDATE,
             seconds=seconds,
-            stdin=ids,
+            stdin="\n".join(service.id for service in due),
             environment=run.logins.get(host),
             drain_seconds=UPDATE_SECONDS,
         )
     except Problem as error:
-        printed, problem = error.stdout, error
+        printed, problem = error.stdout, error.after("docker service update")
     for service in due:
         if service.id not in printed.split():
             run.problems[service.name] = problem
             continue
         run.updated.append(service)
-        run.report.conclude(service.name, (REFRESHED, ""))
-        if stopped(service):
-            run.report.restarts.add(service.name)
+        conclude(run, service.name, (REFRESHED, ""))
+        if any(task.kind == SERVES for task in touched(service)):
+            run.restarts.add(service.name)
 
 
-def in_batches(
-    pool: ThreadPoolExecutor,
-    problems: Problems,
-    rows: Sequence[Row],
-    do: Callable[[Sequence[Row]], None],
-) -> None:
+def in_batches(run: "Run", rows: Sequence[Row], do: Callable[[Sequence[Row]], None]) -> None:
     """Have something done to all rows, batches side by side. What a batch has left undone goes on
     in smaller ones; only what fails alone has failed.
     """
@@ -1192,15 +1104,15 @@ def in_batches(
     def attend(batch: Sequence[Row]) -> None:
         """Do it to a batch, and note what goes wrong."""
         for row in batch:
-            problems.pop(row.name, None)
-        with noting(problems, [row.name for row in batch]):
+            run.problems.pop(row.name, None)
+        with noting(run.problems, [row.name for row in batch]):
             do(batch)
 
     for size in BATCHES:
         batches = [rows[at : at + size] for at in range(0, len(rows), size)]
-        list(pool.map(attend, batches))
-        large = [row for batch in batches if len(batch) > 1 for row in batch]
-        rows = [row for row in large if row.name in problems]
+        list(run.workers.map(attend, batches))
+        together = [row for batch in batches if len(batch) > 1 for row in batch]
+        rows = [row for row in together if row.name in run.problems]
 
 
 def say_restarts(run: "Run") -> None:
@@ -1209,84 +1121,80 @@ def say_restarts(run: "Run") -> None:
     """
     services = {each.id: each for each in run.updated if not touched(each)}
     run.updated.clear()
-    printed = run.programs.run(*STATUS, *services) if services else ""
-    for line in printed.split("\n"):
-        key, _, status = line.partition(" ")
-        began = re.search(r'"StartedAt":"([^"]+)"', status)
-        if began and began[1] != services[key].rollout.began:
-            run.report.restarts.add(services[key].name)
-            log.warning(UNFORESEEN, services[key].name, services[key].what_runs_then)
+    for data in ask(run.programs, INSPECT, list(services)):
+        service = services[data["ID"]]
+        if (value_at(data, "UpdateStatus", "StartedAt") or "") > service.rollout.began:
+            run.restarts.add(service.name)
+            text = f"its tasks are being replaced, which nothing had shown before{RESTART_REASON}"
+            log.warning("%s restarts: %s%s", service.name, text, service.what_runs_then)
 
 
 # What is said -------------------------------------------------------------------------------------
 
 
-class Report:
-    """What happened to services and registries: said at once, and counted in the last line."""
-
-    def __init__(self) -> None:
-        self.verdicts: dict[str, Verdict] = {}  # by what they befell
-        self.restarts: set[str] = set()  # services
-        self.said: set[str] = set()  # problems, in full
-        self.begun_at = time.monotonic()
-
-    def conclude(self, name: str, verdict: Verdict) -> None:
-        """What happened to a service in the end; an alarm is for the last line."""
-        self.verdicts[name] = verdict
-        if verdict[0] not in (OVERDUE, FAILED):
-            self.say(name, verdict)
-
-    def say(self, name: str, verdict: Verdict) -> None:
-        """What happens to a service, and why."""
-        outcome, reason = verdict
-        text = f"{name} {outcome}" if outcome == REFRESHED else f"{name} {outcome}: {reason}"
-        log.log(LEVELS.get(outcome, logging.INFO), "%s", text)
-
-    def say_again(self, problems: Problems, seconds: int) -> None:
-        """What is attempted again, and when: in full if it is said for the first time."""
-        for text, names in by_text(problems).items():
-            who = "" if names == [THE_RUN] else f"{label(names)} "
-            if text in self.said:
-                log.log(NOTICE, "%sstill fails; next attempt in %d s", who, seconds)
-            else:
-                log.warning("%sfailed; next attempt in %d s: %s", who, seconds, text)
-            self.said.add(text)
-
-    def end(self, problems: Problems, logins: int) -> int:
-        """Say what the run did, and what is missing. Returns the exit status."""
-        self.verdicts.update({name: (FAILED, str(each)) for name, each in problems.items()})
-        services = [outcome for name, (outcome, _) in self.verdicts.items() if " " not in name]
-        counts = {"login" if logins == 1 else "logins": logins}
-        counts.update({outcome: services.count(outcome) for outcome in OUTCOMES})
-        counts["restarted"] = len(self.restarts)
-        done = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-        done = f"{done or 'nothing to do'} in {time.monotonic() - self.begun_at:.1f} seconds"
-        for outcome, status in ((FAILED, 1), (OVERDUE, 3)):
-            reasons = {name: why for name, (how, why) in self.verdicts.items() if how == outcome}
-            if reasons:
-                log.log(LEVELS[outcome], "%s; %s: %s", done, outcome, in_short(reasons))
-                return status
-        log.info("%s", done)
-        return 0
+def conclude(run: "Run", name: str, verdict: Verdict) -> None:
+    """What happened to a service in the end, and why. An alarm is for the last line."""
+    run.verdicts[name] = verdict
+    if verdict[0] not in (OVERDUE, FAILED):
+        say(run, name, verdict)
 
 
-def by_text(reasons: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The names that have the same reason, or problem, by its text."""
+def say(run: "Run", name: str, verdict: Verdict) -> None:
+    """What happens to a service, and why, once."""
+    text = f"{name} {': '.join(filter(None, verdict))}"
+    if text not in run.said:
+        log.log(LEVELS.get(verdict[0], logging.INFO), "%s", text)
+    run.said.add(text)
+
+
+def say_again(run: "Run", problems: Problems, seconds: int) -> None:
+    """What is attempted again, and when: in full if it is said for the first time."""
+    for who, text in by_reason(problems):
+        if text in run.said:
+            log.log(NOTICE, "%s still fails; next attempt in %d s", who or "it", seconds)
+        else:
+            log.warning("%s failed; next attempt in %d s: %s", who or "it", seconds, text)
+        run.said.add(text)
+
+
+def end(run: "Run") -> int:
+    """Say what the run did, and what is missing. Returns the exit status."""
+    run.verdicts.update({name: (FAILED, str(each)) for name, each in run.problems.items()})
+    done = f"{summary(run) or 'nothing to do'} in {time.monotonic() - run.begun_at:.1f} seconds"
+    for outcome, status in ((FAILED, 1), (OVERDUE, 3)):
+        reasons = {name: why for name, (how, why) in run.verdicts.items() if how == outcome}
+        said = [": ".join(filter(None, pair)) for pair in by_reason(reasons)]
+        for line in said[3:]:
+            log.log(LEVELS[outcome], "%s: %s", outcome, line)
+        if said:
+            shown = "; ".join(said[:3] + ["see above for more"] * len(said[3:4]))
+            log.log(LEVELS[outcome], "%s; %s: %s", done, outcome, shown)
+            return status
+    log.info("%s", done)
+    return 0
+
+
+def summary(run: "Run") -> str:
+    """How often which outcome was."""
+    services = Counter(how for name, (how, _) in run.verdicts.items() if " " not in name)
+    logins = 0 if run.options.refresh_only else len(run.logins)
+    counts = {"login" if logins == 1 else "logins": logins}
+    counts.update({outcome: services[outcome] for outcome in OUTCOMES})
+    counts["restarted"] = len(run.restarts)
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+
+
+def by_reason(reasons: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Who has the same reason, or problem, and its text: services by name, as long as they are few;
+    "" for the run as a whole.
+    """
     names: dict[str, list[str]] = {}
     for name, reason in sorted(reasons.items()):
-        names.setdefault(str(reason), []).append(name)
-    return names
-
-
-def label(names: Sequence[str]) -> str:
-    """Services by name, as long as they are few."""
-    return ", ".join(names) if len(names) < 4 else f"{len(names)} services"
-
-
-def in_short(reasons: Mapping[str, str]) -> str:
-    """Names with their reasons, three reasons at most."""
-    said = [f"{label(names)}: {reason}" for reason, names in by_text(reasons).items()]
-    return "; ".join(said[:3] + ["see above for more"] * (len(said) > 3))
+        names.setdefault(str(reason), []).append("" if name == THE_RUN else name)
+    return [
+        (", ".join(some) if len(some) < 4 else f"{len(some)} services", reason)
+        for reason, some in names.items()
+    ]
 
 
 # The run ------------------------------------------------------------------------------------------
@@ -1299,19 +1207,20 @@ class Run:
     options: argparse.Namespace
     programs: Programs
     folder: str  # for the logins of the run
-    report: Report = field(default_factory=Report)
     problems: Problems = field(default_factory=dict)  # of the latest attempt
     context: str = ""  # docker's current one
     versions: str = ""  # of the APIs, if the client's is older than the engine's
     rows: dict[str, Row] = field(default_factory=dict)  # the services, by name
-    account_host: str = ""  # the registry of the account, once that is known
-    tokens: dict[str, "Future[str]"] = field(default_factory=dict)  # by region
     # Where docker finds a login that is good: variables, by host.
     logins: dict[str, dict[str, str]] = field(default_factory=dict)
     # Docker replaces config.json without a lock, and two logins would lose one another's.
     one_by_one: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
     workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(BATCHES_AT_ONCE))
     updated: list[Service] = field(default_factory=list)  # and not yet looked at again
+    verdicts: dict[str, Verdict] = field(default_factory=dict)  # in the end, by name
+    restarts: set[str] = field(default_factory=set)  # services
+    said: set[str] = field(default_factory=set)  # which is not said again
+    begun_at: float = field(default_factory=time.monotonic)
 
 
 def run_all(programs: Programs, options: argparse.Namespace) -> int:
@@ -1323,7 +1232,7 @@ def run_all(programs: Programs, options: argparse.Namespace) -> int:
     with noting(run.problems, [THE_RUN]):
         try_often(run)
     shutil.rmtree(run.folder, ignore_errors=True)
-    return run.report.end(run.problems, 0 if options.refresh_only else len(run.logins))
+    return end(run)
 
 
 def make_run_folder() -> str:
@@ -1339,14 +1248,10 @@ def make_run_folder() -> str:
 def try_often(run: Run) -> None:
     """Try as often as --tries says, a minute apart; a try has attempts, some seconds apart."""
     for number in range(1, run.options.tries + 1):
-        # The pause has a time of its own.
-        run.programs.begin_try()
-        if number > 1 and not pause(run, number, TRY_PAUSE):
-            return
-        run.programs.begin_try()
-        attempt(run)
-        for seconds in PAUSES:
-            if pause(run, number, seconds):
+        first = TRY_PAUSE if number > 1 else 0
+        run.programs.begin_try(first)
+        for seconds in (first, *PAUSES):
+            if not seconds or pause(run, number, seconds):
                 attempt(run)
 
 
@@ -1355,7 +1260,7 @@ def pause(run: Run, number: int, seconds: int) -> bool:
     problems = {name: each for name, each in run.problems.items() if each.tries >= number}
     if not problems or run.programs.seconds_left() < CLOSING_SECONDS:
         return False
-    run.report.say_again(problems, seconds)
+    say_again(run, problems, seconds)
     run.programs.run("sleep", str(seconds), seconds=2 * TRY_PAUSE)
     return True
 
@@ -1374,21 +1279,13 @@ def attempt(run: Run) -> None:
 
 
 def find_services(run: Run) -> None:
-    """Find all services, or those named. Raises Problem if docker does not list them.
-
-    At boot, where a login is all that is asked for, there may be no swarm yet.
-    """
+    """Find all services, or those named. Raises Problem if docker does not list them."""
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(find_versions, run)
-        try:
-            printed = run.programs.run(*LIST, seconds=QUESTION_SECONDS)
-        except Problem as problem:
-            if not run.options.login_only or "swarm manager" not in problem.said:
-                raise
-            log.log(NOTICE, "Not in a swarm yet, or not a manager")
-            printed = ""
-        asked.result()
-    listed = [line.split(" ") for line in printed.split("\n") if line]
+        asked = pool.submit(run.programs.run, *VERSION, seconds=QUESTION_SECONDS)
+        listed = list_services(run)
+    run.context, client, engine = asked.result().split(" ")
+    is_older = list(map(int, client.split("."))) < list(map(int, engine.split(".")))
+    run.versions = f" (client API {client}, engine API {engine})" if is_older else ""
     # A plugin has no image.
     rows = {name: Row(short_id, name, ecr_host(image)) for short_id, image, name in listed}
     named = run.options.services or list(rows)
@@ -1397,30 +1294,29 @@ def find_services(run: Run) -> None:
     run.problems.update({name: missing for name in named if name not in rows})
 
 
-def find_versions(run: Run) -> None:
-    """Note docker's context, and the versions if the client is older. Raises Problem."""
+def list_services(run: Run) -> list[list[str]]:
+    """The ID, image and name of all services. Raises Problem.
+
+    At boot, where a login is all that is asked for, there may be no swarm yet.
+    """
     try:
-        printed = run.programs.run(*VERSION, seconds=QUESTION_SECONDS)
+        printed = run.programs.run(*LIST, seconds=QUESTION_SECONDS)
     except Problem as problem:
-        # Where the daemon is down the context is printed nevertheless.
-        printed = problem.stdout
-        if not printed:
+        if not run.options.login_only or "swarm manager" not in problem.said:
             raise
-    run.context, client, engine = [*printed.split(" "), "0", "0"][:3]
-    numbers = [[int(part) for part in version.split(".")] for version in (client, engine)]
-    is_older = numbers[0] < numbers[1]
-    run.versions = f" (client API {client}, engine API {engine})" if is_older else ""
+        log.log(NOTICE, "Not in a swarm yet, or not a manager")
+        return []
+    return [line.split(" ") for line in printed.split("\n") if line]
 
 
 def find_registries(run: Run) -> set[str]:
     """The hosts to log in to: those of the services, and what the options name. Raises Problem."""
     options = run.options
-    hosts = {row.host for row in run.rows.values()}.union(options.registry)
-    if options.region and not run.account_host:
+    hosts = {row.host for row in run.rows.values()}.union(options.registry) - {""}
+    if options.region:
         with noting(run.problems, [f"registry in {options.region}"]):
-            run.account_host = find_account_host(run, options.region)
-    hosts = (hosts | {run.account_host}) - {""}
-    if options.login_only and not hosts and not options.region:
+            hosts.add(find_account_host(run, options.region))
+    elif options.login_only and not hosts:
         raise Problem("No service uses ECR -> pass --region or --registry", NEVER)
     return hosts
 
@@ -1440,26 +1336,23 @@ def find_account_host(run: Run, region: str) -> str:
 
 
 def leads(run: Run) -> bool:
-    """Whether this manager refreshes. Raises Problem or KeyError if docker does not say who leads."""
-    if not run.options.leader_only:
-        return True
-    is_leader = {"true": True, "false": False}[run.programs.run(*LEADER)]
+    """Whether this manager refreshes. Raises Problem, or KeyError if docker does not say."""
+    is_told = run.options.leader_only
+    is_leader = not is_told or {"true": True, "false": False}[run.programs.run(*LEADER)]
     if not is_leader:
         log.info("Another manager leads the swarm, and refreshes its services")
     return is_leader
 
 
 def rows_by_host(run: Run) -> dict[str, list[Row]]:
-    """The services that are still to be refreshed, by registry; in another order each time, if there
-    is time for some only.
-    """
+    """The services that are left, by registry; in random order, if there is time for some only."""
     groups: dict[str, list[Row]] = {}
-    rows = [row for name, row in run.rows.items() if name not in run.report.verdicts]
+    rows = [row for name, row in run.rows.items() if name not in run.verdicts]
     for row in random.sample(rows, len(rows)):
         groups.setdefault(row.host, []).append(row)
     if not run.options.all_services:
         for row in sorted(groups.pop("", []), key=lambda row: row.name):
-            run.report.conclude(row.name, (LEFT, POLICY[0][-1]))
+            conclude(run, row.name, (LEFT, POLICY[0][-1]))
     return groups
 
 
@@ -1467,25 +1360,30 @@ def serve_registries(run: Run, hosts: set[str], groups: Mapping[str, Sequence[Ro
     """Log in to all registries side by side, and refresh their services. Notes problems."""
     missing = set() if run.options.refresh_only else hosts - run.logins.keys()
     if run.options.dry_run:
-        log.info("Would log in to %s", ", ".join(sorted(missing)) or "no registry")
+        log.info(
+            "Would log in to %s" if missing else "No login needed%s", ", ".join(sorted(missing))
+        )
         missing = set()
     # In another order each time, since logins for deploys are made one by one.
     order = random.sample(sorted(hosts | groups.keys()), len(hosts | groups.keys()))
+    regions = {host: ECR_HOST.sub(r"\1", host) for host in missing}
     with ThreadPoolExecutor(2 * len(order) + 1) as pool:
-        regions = {region_of(host) for host in missing}
-        run.tokens = {region: pool.submit(get_token, run, region) for region in regions}
+        tokens = {each: pool.submit(get_token, run, each) for each in set(regions.values())}
         for host in order:
-            pool.submit(serve_registry, run, host, groups.get(host, ()), host in missing)
+            token = tokens.get(regions.get(host, ""))
+            pool.submit(serve_registry, run, host, groups.get(host, ()), token)
 
 
-def serve_registry(run: Run, host: str, rows: Sequence[Row], lacks_login: bool) -> None:
-    """Log in to a registry, then refresh its services. Notes problems."""
+def serve_registry(
+    run: Run, host: str, rows: Sequence[Row], token: Optional["Future[str]"]
+) -> None:
+    """Log in to a registry if there is a token, then refresh its services. Notes problems."""
     with noting(run.problems, [row.name for row in rows] or [f"registry {host}"]):
-        if lacks_login:
-            log_in(run, host)
-        elif run.options.refresh_only and rows and not run.options.dry_run:
+        if token:
+            log_in(run, host, token.result())
+        elif run.options.refresh_only and rows and not (run.options.dry_run or host in run.logins):
             prove(run, host)
-        in_batches(run.workers, run.problems, rows, lambda batch: refresh(run, host, batch))
+        in_batches(run, rows, lambda batch: refresh(run, host, batch))
 
 
 # The command line, and this process ---------------------------------------------------------------
@@ -1562,18 +1460,13 @@ def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     spares = options.no_restart or options.keep_rollback
     # fmt: off
     errors = (
-        ("" in options.services,
-         "SERVICE takes the name of a service"),
-        ("://" in "".join(options.registry),
-         "--registry takes a host alone: leave out https://"),
+        ("" in options.services, "SERVICE takes the name of a service"),
+        ("://" in "".join(options.registry), "--registry takes a host alone: leave out https://"),
         (not are_hosts,
          "--registry takes a host such as 123456789012.dkr.ecr.eu-central-1.amazonaws.com"),
-        (not is_region,
-         "--region takes a region such as eu-central-1"),
-        (not 0 <= options.keep_rollback <= 10,
-         "--keep-rollback takes a number from 0 to 10"),
-        (not 1 <= options.tries <= ALWAYS,
-         f"--tries takes a number from 1 to {ALWAYS}"),
+        (not is_region, "--region takes a region such as eu-central-1"),
+        (not 0 <= options.keep_rollback <= 10, "--keep-rollback takes a number from 0 to 10"),
+        (not 1 <= options.tries <= ALWAYS, f"--tries takes a number from 1 to {ALWAYS}"),
         (options.refresh_only and logs_in,
          "--refresh-only does not log in: leave out --login-only, --region and --registry"),
         (options.all_services and spares,
@@ -1613,8 +1506,9 @@ def program_environment() -> dict[str, str]:
     """What all programs find in their environment."""
     # Not the current folder, which an empty element stands for.
     path = [each for each in os.environ.get("PATH", os.defpath).split(":") if each.startswith("/")]
-    given = {name: value for name, value in os.environ.items() if name != UNSET}
-    return {**given, **ENVIRONMENT, "PATH": ":".join([*path, *FOLDERS])}
+    given = {name: value for name, value in os.environ.items() if name != "DOCKER_API_VERSION"}
+    # Cron's lacks where aws may be.
+    return {**given, **ENVIRONMENT, "PATH": ":".join([*path, "/usr/local/bin", "/snap/bin"])}
 
 
 if __name__ == "__main__":
