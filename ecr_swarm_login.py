@@ -3,14 +3,16 @@
 # requires-python = ">=3.9"
 # dependencies = ["sh>=1.14.1,<3"]
 # ///
-"""Give each Docker Swarm service that pulls from AWS ECR a fresh token. Services that an update
-would harm are skipped, and the log says why. Some refreshes restart tasks; the log says which.
+"""Give each Docker Swarm service that pulls from AWS ECR a fresh token.
+Services that an update would harm are skipped; some refreshes restart tasks.
+The log says which, and why.
 
   ecr_swarm_login.py --dry-run    say what would happen to each service, and why
-  ecr_swarm_login.py              log in to the registries of all services, and refresh
+  ecr_swarm_login.py              log in to all registries, and refresh
 
-Exit status: 0 all is well, 1 something failed, 2 wrong options, 3 nothing failed, but a service
-has been held back for over six hours, 128+n stopped by signal n.
+Exit status: 0 all is well, 1 something failed, 2 wrong options, 3 nothing
+failed, but a service has been held back for over six hours, 128+n stopped by
+signal n.
 """
 
 import os
@@ -29,7 +31,6 @@ if __name__ == "__main__" and not sys.flags.isolated:
     os.execv(sys.executable, [sys.executable, "-I", *sys.argv])
 
 import argparse
-import concurrent.futures
 import contextlib
 import fcntl
 import io
@@ -44,15 +45,14 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Callable, Optional
 
 # Where root's pip installs on Fedora and Amazon Linux, which an isolated Python leaves out.
 sys.path.append("/usr/local/lib/python{}.{}/site-packages".format(*sys.version_info))
-# --help and --version do without.
-SH_ERROR = ""
+SH_ERROR = ""  # --help and --version do without sh
 try:
     import sh
 except Exception as error:  # noqa: BLE001 (a broken one may raise anything)
@@ -93,16 +93,6 @@ ECR_HOST = re.compile(
     r"(?:amazonaws\.com(?:\.cn)?|amazonaws\.eu|on\.aws|on\.amazonwebservices\.com\.cn"
     r"|sc2s\.sgov\.gov|c2s\.ic\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)"
 )
-# Regions whose names begin so have their registries elsewhere than in amazonaws.com.
-PARTITIONS = {
-    "cn": "amazonaws.com.cn",
-    "eusc-de": "amazonaws.eu",
-    "us-iso": "c2s.ic.gov",
-    "us-isob": "sc2s.sgov.gov",
-    "us-isof": "csp.hci.ic.gov",
-    "eu-isoe": "cloud.adc-e.uk",
-}
-
 AWS_TOKEN = ("aws", "ecr", "get-login-password", "--region")
 AWS_ACCOUNT = ("aws", "sts", "get-caller-identity", "--query", "Account", "--output", "text")
 VERSIONS = "{{.Client.Context}} {{.Client.DefaultAPIVersion}} {{.Server.APIVersion}}"
@@ -119,9 +109,19 @@ NODES = ("docker", "node", "inspect", "--format", "{{json .}}")
 # Without a format the client prints what the daemon sent; with one, what it understands of that.
 SENT = ("docker", "inspect", "--type", "service")
 UPDATE = ("docker", "service", "update", "-d", "-q", "--with-registry-auth")
-# xargs starts programs faster than any library.
-XARGS = ("xargs", "-r", f"-P{UPDATES_AT_ONCE}", "-n1")
+XARGS = ("xargs", "-r", f"-P{UPDATES_AT_ONCE}", "-n1")  # starts programs faster than sh
 
+# In the foreground it ends a program, but not what that has started in turn.
+TIMEOUT = ("--foreground", f"--kill-after={KILL_SECONDS}")
+# How the library sh starts a program: in a session, and so in a group, of its own. It gets files by
+# number, since it keeps them in a cycle, open until that is collected.
+SH_OPTIONS: dict[str, Any] = {
+    "_tty_out": False,  # or the program believes in a terminal
+    "_close_fds": False,  # needs no /proc
+    "_new_session": True,
+    "_bg": True,
+    "_bg_exc": False,  # or a thread prints a traceback, with the program's stdout in it
+}
 # What all programs find in their environment, besides a longer PATH.
 ENVIRONMENT = {
     "GOGC": "off",  # the docker client starts faster
@@ -131,17 +131,16 @@ ENVIRONMENT = {
     "AWS_CLI_AUTO_PROMPT": "off",  # or aws fails without a terminal
 }
 UNSET = "DOCKER_API_VERSION"  # an old one strips settings that it does not know from each service
-
-# What docker says when a credential helper gave it a login that the registry has taken, but cannot
-# store one, as ECR's before 0.9.0 (amazon-ecr-credential-helper#102): that it tries, and later, by
-# its version, one of two endings; and what it says if the registry has not taken it.
+# What docker says when a credential helper gave it a login that the registry has taken, but stores
+# none, as ECR's before 0.9.0 (amazon-ecr-credential-helper#102): that it tries, then, by its
+# version, one of two endings; and what it says if the registry has not taken it.
 AUTHENTICATES = "authenticating with existing credentials"
 NOT_STORED = ("saving credentials", "perform an interactive login")
 REFUSED = ("login did not succeed", "invalid or expired")
 
+# fmt: off
 # What an error says, how many tries it is worth (two: an instance role may come late), what helps.
 NEVER, TWICE, ALWAYS = 0, 2, 60
-# fmt: off
 REMEDIES = (
     ("multi-call binary", NEVER, "this is BusyBox's: install coreutils and findutils"),
     ("exit status 126", NEVER, "make it executable"),
@@ -159,18 +158,15 @@ REMEDIES = (
     ("docker api", ALWAYS, "see systemctl status docker"),
     ("401 unauthorized", ALWAYS, "check the account and the region of this registry"),
 )
-# fmt: on
 
 SETTLED = ("", "completed", "rollback_completed")  # UpdateStatus.State
 
-# Which of docker's desired states say that swarm wants a task to run.
-DESIRED = {
-    **dict.fromkeys(("Ready", "Running"), True),
-    **dict.fromkeys(("Shutdown", "Remove", "Complete", "Orphaned"), False),
-}
+# Whether swarm wants a task to run, by its desired state.
+DESIRED = {"Ready": True, "Running": True,
+           "Shutdown": False, "Remove": False, "Complete": False, "Orphaned": False}
 # What a task is to an update. Once its image is there swarm ignores another token.
-SERVES, PREPARES, LACKS_TOKEN = "serves", "prepares", "lacks a token"
-ENDED, STOPPED = "ended by itself", "stopped by swarm, or with its node"
+SERVES, PREPARES, LACKS_TOKEN, ENDED, STOPPED = (
+    "serves", "prepares", "lacks a token", "ended by itself", "stopped by swarm, or with its node")
 KINDS = {
     **dict.fromkeys(("New", "Allocated", "Pending", "Assigned", "Accepted", "Preparing"), PREPARES),
     **dict.fromkeys(("Ready", "Starting", "Running"), SERVES),
@@ -181,57 +177,50 @@ KINDS = {
 OVER = {ENDED, STOPPED}
 AGE = re.compile(r"([A-Z][a-z]+) (?:less than a second|about an? [a-z]+|([0-9]{1,6}) ([a-z]+)) ago")
 
+# Regions whose names begin so have their registries elsewhere than in amazonaws.com.
+PARTITIONS = {
+    "cn": "amazonaws.com.cn", "eusc-de": "amazonaws.eu", "us-iso": "c2s.ic.gov",
+    "us-isob": "sc2s.sgov.gov", "us-isof": "csp.hci.ic.gov", "eu-isoe": "cloud.adc-e.uk",
+}
 # Where docker node inspect shows what constraints ask for.
 NODE_LABELS = {"node": ("Spec", "Labels"), "engine": ("Description", "Engine", "Labels")}
 NODE_FACTS = {
-    "node.id": ("ID",),
-    "node.hostname": ("Description", "Hostname"),
-    "node.role": ("Spec", "Role"),
+    "node.id": ("ID",), "node.hostname": ("Description", "Hostname"), "node.role": ("Spec", "Role"),
     "node.platform.os": ("Description", "Platform", "OS"),
     "node.platform.arch": ("Description", "Platform", "Architecture"),
 }
-
 # What docker inspect adds to Spec, but not to PreviousSpec and tasks: swarmkit, api/defaults.
 TEMPLATE_DEFAULTS: dict[str, Any] = {
-    "Runtime": "container",
-    "Resources": {},
-    "Placement": {},
+    "Runtime": "container", "Resources": {}, "Placement": {},
     "RestartPolicy": {"Condition": "any", "Delay": 5 * 10**9, "MaxAttempts": 0},
     "ContainerSpec": {"StopGracePeriod": 10 * 10**9, "DNSConfig": {}},
 }
-
 # How the spec of a task differs from what an update would write.
 OLDER, UNSORTED, PLACED = "older", "unsorted", "placed"
 
-# fmt: off
 DUE, RESTARTING, FORCED, REFRESHED, LEFT, HELD, OVERDUE, FAILED = OUTCOMES = (
     "will be refreshed", "will be refreshed, which restarts its tasks", "will be refreshed anyway",
-    "refreshed", "left alone", "held back", "held back too long", "failed",
-)
-# fmt: on
+    "refreshed", "left alone", "held back", "held back too long", "failed")
 NOTICE = logging.INFO + 5
-LEVELS = {
-    **{outcome: logging.WARNING for outcome in (RESTARTING, FORCED, OVERDUE)},
-    **{HELD: NOTICE, FAILED: logging.ERROR},
-}
+LEVELS = {RESTARTING: logging.WARNING, FORCED: logging.WARNING, HELD: NOTICE,
+          OVERDUE: logging.WARNING, FAILED: logging.ERROR}
 PRIORITIES = {logging.INFO: 6, NOTICE: 5, logging.WARNING: 4, logging.ERROR: 3}  # sd-daemon(3)
 log = logging.getLogger("ecr_swarm_login")
 
 GO_ON = " -> to go on: docker service update --with-registry-auth {0.name}"
+TAG_IT = "-> tag it: docker service update --with-registry-auth --image {0.image}:TAG {0.name}"
 ANYWAY = " -> to refresh it anyway: ecr_swarm_login.py --all-services {0.name}"
 # The first row that applies, by facts(): what happens to a service, what says that it has been held
 # back for too long, whether --all-services overrules it, and why ({0} is the Service).
-# fmt: off
 POLICY = (
-    ("elsewhere", LEFT, "", True, "its image is in no ECR registry, and an update may wipe its login"),
+    ("elsewhere", LEFT, "", True, "its image is not in ECR, and an update may wipe its login"),
     ("moved", HELD, "", False, "its image has just moved to another registry: see the next run"),
     ("a job", LEFT, "", True, "it is a job, and would run again"),
     ("of an unknown mode", HELD, "rollout", True, "this version does not know its mode, {0.mode}"),
     ("not understood", HELD, "rollout", True,
-     "the docker client is older than the engine, and drops {0.dropped} -> update the docker client"),
+     "the docker client is older than the engine, and drops {0.dropped} -> update the client"),
     ("without a tag", HELD, "rollout", True,
-     "its image has neither tag nor digest, and an update deploys {0.image}:latest -> give it a tag:"
-     " docker service update --with-registry-auth --image {0.image}:TAG {0.name}"),
+     f"its image has neither tag nor digest, and an update deploys {{0.image}}:latest {TAG_IT}"),
     ("amid a rollout", HELD, "rollout", True,
      f"its rollout is {{0.rollout.state}}, and a refresh would push it on{GO_ON}{{0.way_back}}"),
     ("behind", HELD, "change", True,
@@ -246,7 +235,7 @@ POLICY = (
     ("unsorted", RESTARTING, "change", False,
      "the docker client reorders its mounts or ulimits{0.what_runs_then}"),
     ("misplaced", RESTARTING, "change", False,
-     "its placement is out of date, and a token makes swarm apply the new one{0.what_runs_then}"),
+     "its placement is out of date; any update with a token applies the new one{0.what_runs_then}"),
     ("too many", RESTARTING, "change", False, "more of its tasks are at work than it should have"),
     ("in ECR", DUE, "", False, "it pulls from ECR"),
 )
@@ -321,8 +310,7 @@ class Programs:
     def run(self, *command: str, seconds: float = PROGRAM_SECONDS, **how: Any) -> str:
         """Run a program to its end, within its time and the try's. Returns what it printed.
 
-        What is not stoppable has all its time, or is not started. For the rest see start(). Raises
-        Problem.
+        What is not stoppable has all its time, or is not started. See start(). Raises Problem.
         """
         name = " ".join(command).partition(" -")[0]
         limit = min(seconds, self.seconds_left())
@@ -353,17 +341,18 @@ class Programs:
         timeout = shutil.which("timeout", path=variables["PATH"])
         if not timeout:
             raise Problem("timeout is not on the PATH -> install coreutils", NEVER)
-        # In the foreground: it ends a program, but not what that has started in turn.
-        limit = ("--foreground", f"--kill-after={KILL_SECONDS}", f"{seconds:.1f}")
         with memory(stdin) as given, memory() as out, memory() as err:
-            options = {**sh_options(given, out, err), "_env": variables}
-            running = sh.Command(timeout)(*limit, *command, **options)
+            options = dict(SH_OPTIONS, _in=given.fileno(), _out=out.fileno(), _err=err.fileno())
+            words = (*TIMEOUT, f"{seconds:.1f}", *command)
+            running = sh.Command(timeout)(*words, _env=variables, **options)
             if is_stoppable:
                 self.stoppable.add(running.pid)
             self.pass_on()  # a signal that has come before that
-            with contextlib.suppress(sh.ErrorReturnCode):
-                running.wait()
-            self.end(running.pid, drain_seconds)
+            try:
+                with contextlib.suppress(sh.ErrorReturnCode):
+                    running.wait()
+            finally:
+                self.end(running.pid, drain_seconds)
             return running.exit_code, content(out), content(err)
 
     def end(self, group: int, drain_seconds: float) -> None:
@@ -389,21 +378,6 @@ def content(file: io.FileIO) -> str:
     """What a file holds, of whatever encoding."""
     file.seek(0)
     return file.read().decode(errors="replace").strip()
-
-
-def sh_options(given: io.FileIO, out: io.FileIO, err: io.FileIO) -> dict[str, Any]:
-    """How the library sh starts a program: in a session, and so in a group, of its own."""
-    return {
-        "_tty_out": False,  # or the program believes in a terminal
-        "_close_fds": False,  # needs no /proc
-        "_new_session": True,
-        "_bg": True,
-        "_bg_exc": False,  # or a thread prints a traceback, with the program's stdout in it
-        # By number: sh keeps what it is given in a cycle, open until that is collected.
-        "_in": given.fileno(),
-        "_out": out.fileno(),
-        "_err": err.fileno(),
-    }
 
 
 def signal_group(group: int, number: int) -> bool:
@@ -501,7 +475,7 @@ class Service:
     @property
     def what_runs_then(self) -> str:
         """What a restart of its tasks comes to if their image is not pinned."""
-        return "" if "@" in self.image else "; its image tag is not pinned: a newer image may start"
+        return "" if "@" in self.image else "; its tag is not pinned, so a newer image may start"
 
 
 @dataclass(frozen=True)
@@ -513,6 +487,7 @@ class Snapshot:
 
 
 Document = dict[str, Any]  # what docker prints of one thing
+Documents = dict[str, Document]  # by ID
 Slots = dict[str, list[Task]]  # or nodes; the newest task first
 
 
@@ -524,64 +499,58 @@ def value_at(data: Any, *path: str) -> Any:
 
 
 def look(programs: Programs, versions: str, rows: Sequence[Row]) -> Snapshot:
-    """What services are now, with their tasks, given the versions if the client is the older one.
-
-    Raises Problem, LookupError and the like.
-    """
+    """What services are now, given the versions if the client is older. Raises Problem etc."""
     taken_at = time.monotonic()
     ids = [row.short_id for row in rows]
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(ask, programs, TASKS, ids)
-        found = {data["Spec"]["Name"]: data for data in ask(programs, INSPECT, ids)}
+        asked = pool.submit(programs.run, *TASKS, *ids, seconds=QUESTION_SECONDS)
+        services = {data["ID"]: data for data in ask(programs, INSPECT, ids)}
         slots = slots_from(asked.result())
-    if found.keys() != {row.name for row in rows}:
+    names = sorted(data["Spec"]["Name"] for data in services.values())
+    if names != sorted(row.name for row in rows):
         # It prefers a name: moby, daemon/cluster/helpers.go, getService.
-        raise Problem(f"docker shows {', '.join(found) or 'nothing'} for ID {', '.join(ids)}")
-    specs = ask_for_specs(programs, found.values(), slots)
-    dropped = ask_what_is_dropped(programs, versions, found.values())
-    services = [
-        service_from(data, slots.get(data["ID"], {}), specs, dropped.get(data["ID"], ""))
-        for data in found.values()
+        raise Problem(f"docker shows {', '.join(names) or 'nothing'} for ID {', '.join(ids)}")
+    specs = ask_for_specs(programs, services, slots)
+    dropped = ask_what_is_dropped(programs, versions, services)
+    read = [
+        service_from(data, slots.get(key, {}), specs, dropped.get(key, ""))
+        for key, data in services.items()
     ]
-    return Snapshot(with_nodes(programs, services), taken_at)
+    return Snapshot(with_nodes(programs, read), taken_at)
 
 
 def ask(programs: Programs, command: Sequence[str], ids: Sequence[str]) -> list[Document]:
     """Ask docker for things by ID. Where some are gone it names them, prints the others, and fails;
     what it neither prints nor names is no reason to go on. Raises Problem or ValueError.
     """
+    problem = Problem(f"{' '.join(command[:3])} shows less than it was asked for")
     try:
-        printed = programs.run(*command, *ids, seconds=QUESTION_SECONDS) if ids else ""
-    except Problem as problem:
-        printed = problem.stdout
-        if not all(each in problem.said or each in printed for each in ids):
-            raise
-    # Not splitlines(), which cuts JSON at U+0085, too.
+        printed, said = programs.run(*command, *ids, seconds=QUESTION_SECONDS) if ids else "", ""
+    except Problem as error:
+        problem, printed, said = error, error.stdout, error.said
+    if not all(each in printed or each in said for each in ids):
+        raise problem
     return [json.loads(line) for line in printed.split("\n") if line]
 
 
-def ask_for_specs(
-    programs: Programs, services: Iterable[Document], slots: Mapping[str, Slots]
-) -> dict[str, Document]:
-    """The tasks that tell of which spec they are, by ID: those that serve, in each run; and where a
-    rollout is not settled, the newest of each slot, which may show what it deploys.
+def ask_for_specs(programs: Programs, services: Documents, slots: dict[str, Slots]) -> Documents:
+    """The tasks that tell of which spec they are: those that serve, in each run; and the newest of
+    each slot where a rollout is not settled, which may show what it deploys.
     """
     ids = []
-    for data in services:
+    for key, data in services.items():
         is_settled = (value_at(data, "UpdateStatus", "State") or "") in SETTLED
-        for tasks in slots.get(data["ID"], {}).values():
-            told = [task for task in tasks if task.kind == SERVES]
-            ids += [task.id for task in tasks if task in told or task in tasks[: 1 - is_settled]]
+        for tasks in slots.get(key, {}).values():
+            newest = [] if is_settled else tasks[:1]
+            ids += [task.id for task in tasks if task.kind == SERVES or task in newest]
     return {data["ID"]: data for data in ask(programs, SPECS, ids)}
 
 
-def ask_what_is_dropped(
-    programs: Programs, versions: str, services: Iterable[Document]
-) -> dict[str, str]:
+def ask_what_is_dropped(programs: Programs, versions: str, services: Documents) -> dict[str, str]:
     """The settings that the client would drop, by ID of the service, if it is the older one."""
     if not versions:
         return {}
-    known = {data["ID"]: settings_in(data["Spec"]) for data in services}
+    known = {key: settings_in(data["Spec"]) for key, data in services.items()}
     sent = json.loads(programs.run(*SENT, *known, seconds=QUESTION_SECONDS))
     lost = {data["ID"]: settings_in(data["Spec"]) - known[data["ID"]] for data in sent}
     return {key: ", ".join(sorted(lost[key])) + versions for key in lost if lost[key]}
@@ -597,9 +566,7 @@ def settings_in(data: Any, path: str = "") -> set[str]:
     return found.union(*(settings_in(value, f"{path}{key}.") for key, value in data.items()))
 
 
-def service_from(
-    data: Document, slots: Slots, specs: Mapping[str, Document], dropped: str
-) -> Service:
+def service_from(data: Document, slots: Slots, specs: Documents, dropped: str) -> Service:
     """A service, as docker inspects it, with its tasks, listed and inspected. Raises KeyError."""
     spec = data["Spec"]
     (mode,) = spec["Mode"]
@@ -607,8 +574,7 @@ def service_from(
     if replicas and not slots:
         raise Problem(f"docker lists none of its {replicas} tasks")
     template = with_defaults(spec["TaskTemplate"])
-    ids = {task.id for tasks in slots.values() for task in tasks}
-    made = [specs[key] for key in ids & specs.keys()]
+    made = [specs[task.id] for tasks in slots.values() for task in tasks if task.id in specs]
     written = Written(template, stored_template(data, template, made))
     return Service(
         id=data["ID"],
@@ -636,7 +602,7 @@ class Written:
     """What an update would write of a service's tasks."""
 
     template: Document  # TaskTemplate, with defaults
-    stored: Optional[Document]  # the same as swarm stores it, without them, if that is known
+    stored: Optional[Document]  # as_stored(), that is, without them, if that is known
 
     def differs_from(self, template: Document) -> bool:
         """Whether swarm takes a template for another: a default that is spelled out makes one."""
@@ -646,18 +612,14 @@ class Written:
     def difference(self, task: Optional[Document]) -> str:
         """How a task differs from that, given docker inspect of it, or nothing if it is gone."""
         template = task["Spec"] if task else self.template
-        here, there = with_defaults(template), self.template
-        is_placed = here != there and {**here, "Placement": {}} == {**there, "Placement": {}}
-        if task and self.differs_from(template) and not is_placed:
+        if task and self.differs_from({**template, "Placement": self.template["Placement"]}):
             return OLDER
         if not are_sorted(self.template["ContainerSpec"]):
             return UNSORTED
-        return PLACED if is_placed else ""
+        return PLACED if with_defaults(template) != self.template else ""
 
 
-def stored_template(
-    data: Document, template: Document, tasks: Sequence[Document]
-) -> Optional[Document]:
+def stored_template(data: Document, template: Document, made: list[Document]) -> Optional[Document]:
     """A TaskTemplate as swarm stores it, with no default filled in, or None if nobody knows.
 
     A task that was made of it tells: one created since the rollout began, or since the service was
@@ -666,22 +628,22 @@ def stored_template(
     status = data.get("UpdateStatus") or {}
     # Without the Z an earlier moment is a smaller text.
     since = (status.get("StartedAt") or data["UpdatedAt"]).rstrip("Z")
-    made = {
+    alike = {
         task["CreatedAt"].rstrip("Z"): as_stored(task["Spec"])
-        for task in tasks
+        for task in made
         if with_defaults(task["Spec"]) == template
     }
-    newest = max(made, default="")
+    newest = max(alike, default="")
     if newest >= since:
-        return made[newest]
+        return alike[newest]
     former = value_at(data, "PreviousSpec", "TaskTemplate")
     is_alike = not status and former and with_defaults(former) == template
     return as_stored(former) if is_alike else None
 
 
 def as_stored(template: Document) -> Document:
-    """A TaskTemplate without what docker shows of PreviousSpec, but not of a task."""
-    return {key: value for key, value in template.items() if key != "Runtime"}
+    """A TaskTemplate of PreviousSpec, which alone has Runtime, or of a task; without Placement."""
+    return {key: value for key, value in template.items() if key not in ("Runtime", "Placement")}
 
 
 def rollout_from(data: Document, written: Written) -> Rollout:
@@ -730,10 +692,12 @@ def hours_since(moment: str) -> float:
     return max(0.0, time.time() - then.timestamp()) / 3600
 
 
-def slots_from(rows: Sequence[Document]) -> dict[str, Slots]:
+def slots_from(printed: str) -> dict[str, Slots]:
     """The tasks that docker service ps lists, the newest first, by ID of their service."""
     services: dict[str, Slots] = {}
-    for row in reversed(rows):
+    # Not splitlines(), which cuts JSON at U+0085, too.
+    for line in filter(None, reversed(printed.split("\n"))):
+        row = json.loads(line)
         # SERVICE.SLOT, or SERVICE.NODE if it is global.
         service, _, slot = row["Name"].partition(".")
         tasks = services.setdefault(service, {}).setdefault(slot, [])
@@ -778,8 +742,7 @@ def touched(service: Service) -> list[Task]:
     """The tasks to which an update with another token does something. Pure.
 
     Those that serve or prepare are stopped, and most are replaced; those that are over are started
-    again. Source: moby/swarmkit, manager/orchestrator: replicated/services.go and global/global.go
-    (reconcile), restart/restart.go (UpdatableTasksInSlot), update/updater.go (worker).
+    again. Source: moby/swarmkit, manager/orchestrator, as are all names of files below.
     """
     counting = {slot: tasks_that_count(service, tasks) for slot, tasks in service.slots.items()}
     counting = {slot: tasks for slot, tasks in counting.items() if tasks}
@@ -789,7 +752,7 @@ def touched(service: Service) -> list[Task]:
 
 
 def tasks_that_count(service: Service, tasks: Sequence[Task]) -> Sequence[Task]:
-    """The tasks for which a slot counts: those wanted, or the newest if it is over for good."""
+    """The tasks for which a slot counts: restart.go, UpdatableTasksInSlot."""
     wanted = [task for task in tasks if task.is_wanted]
     if wanted or restarts_itself(service, tasks[0]):
         return wanted
@@ -797,23 +760,21 @@ def tasks_that_count(service: Service, tasks: Sequence[Task]) -> Sequence[Task]:
 
 
 def restarts_itself(service: Service, task: Task) -> bool:
-    """Whether swarm starts a task that is over again by itself: restart.go, shouldRestart.
-
-    How many attempts are used up is not shown: with a limit, all may be.
-    """
-    if service.condition == "none":
+    """Whether swarm starts a task that is over again by itself: restart.go, shouldRestart."""
+    if service.condition not in ("any", "on-failure"):
         return False
     if service.condition == "on-failure" and task.state == "Complete":
         return False
     if service.mode == "Global" and task.kind == STOPPED:
         return True
+    # All attempts may be used up, which is not shown.
     return service.max_attempts == 0
 
 
 def reconcile(
     service: Service, counting: Mapping[str, Sequence[Task]]
 ) -> tuple[list[str], list[str]]:
-    """Which of the slots that count stay and are updated, and which are removed."""
+    """Which slots stay and are updated, and which are removed: services.go, global.go."""
     if service.mode == "Replicated":
         slots = in_order_of_removal(counting)
         return slots[: service.replicas], slots[service.replicas :]
@@ -822,10 +783,8 @@ def reconcile(
 
 
 def in_order_of_removal(slots: Mapping[str, Sequence[Task]]) -> list[str]:
-    """The slots of a replicated service, those that are removed first at the end.
-
-    Source: replicated/slot.go. Running ones come first; then each counts as the nth copy on its
-    node, and the first copies come before the second ones.
+    """The slots of a replicated service as slot.go sorts them before it removes those at the end:
+    running ones first; then by the how-manieth copy on its node each is.
     """
     runs = {slot: any(task.state == "Running" for task in slots[slot]) for slot in slots}
     copies: Counter[str] = Counter()
@@ -841,11 +800,9 @@ def in_order_of_removal(slots: Mapping[str, Sequence[Task]]) -> list[str]:
 
 
 def replaced(service: Service, tasks: Sequence[Task]) -> list[Task]:
-    """The tasks of a slot that stays which are replaced, or shut down for another in the slot.
+    """The tasks of a slot that stays which are replaced, or shut down for another: IsTaskDirty.
 
-    Source: task.go, IsTaskDirty. The token is left out of account for tasks that serve, and so is
-    the placement, but only if it alone is different: what was ignored when the placement was
-    changed counts with a new token.
+    Of tasks that serve another token counts only with another placement, and the reverse.
     """
     clean = [task for task in tasks if task.kind == SERVES and not task.difference]
     return [
@@ -865,26 +822,19 @@ def may_use(node: dict[str, Any], constraints: Sequence[str]) -> bool:
 
 
 def meets(node: dict[str, Any], constraint: str) -> bool:
-    """Whether a node meets a constraint: swarmkit, manager/constraint/constraint.go.
-
-    Raises KeyError or ValueError for one that this version does not know.
-    """
+    """Whether a node meets a constraint: manager/constraint/constraint.go. Raises KeyError etc."""
     key, operator, wanted = map(str.strip, re.split("(==|!=)", constraint, maxsplit=1))
     label = re.fullmatch(r"(?i)(node|engine)\.labels\.(.+)", key)
     if key.lower() == "node.ip":
         address = ipaddress.ip_address(str(value_at(node, "Status", "Addr")))
         return (address in ipaddress.ip_network(wanted, strict=False)) == (operator == "==")
-    if label:
-        value = value_at(node, *NODE_LABELS[label[1].lower()], label[2])
-    else:
-        value = value_at(node, *NODE_FACTS[key.lower()])
-    return (str(value or "").lower() == wanted.lower()) == (operator == "==")
+    path = (*NODE_LABELS[label[1].lower()], label[2]) if label else NODE_FACTS[key.lower()]
+    value = str(value_at(node, *path) or "")
+    return (value.lower() == wanted.lower()) == (operator == "==")
 
 
 def is_amid_rollout(rollout: Rollout, differences: set[str]) -> bool:
-    """Whether an update would take down, or forget, what an unsettled rollout has left of the old,
-    given how the tasks differ that serve and that the update would stop.
-    """
+    """Whether an update would take down, or forget, what an unsettled rollout left of the old."""
     if rollout.state in SETTLED:
         return False
     if rollout.changes_ports or differences - {""}:
@@ -905,26 +855,26 @@ Verdict = tuple[str, str]  # what happens to a service, and why
 def decide(service: Service, host: str, options: argparse.Namespace) -> Verdict:
     """What happens to a service that docker is logged in to `host` for. Pure."""
     applies = facts(service, host, options)
-    _, outcome, clock, may_be_forced, text = next(row for row in POLICY if applies[row[0]])
+    _, outcome, clock, may_be_forced, text = next(
+        row for row in POLICY if applies.get(row[0], True)
+    )
     reason = text.format(service)
     if options.all_services and may_be_forced:
         return FORCED, f"although {reason.partition(' ->')[0]}"
     if outcome == RESTARTING and options.no_restart:
         outcome = HELD
-    return OVERDUE if outcome == HELD and applies[clock] else outcome, reason
+    return OVERDUE if outcome == HELD and applies.get(clock) else outcome, reason
 
 
 def facts(service: Service, host: str, options: argparse.Namespace) -> Mapping[str, bool]:
     """What POLICY asks for: of rows, whether they apply; of clocks, whether it has been long."""
-    rollout = service.rollout
     kinds: dict[str, list[Task]] = {}
     for task in touched(service):
         kinds.setdefault(task.kind, []).append(task)
     differences = {task.difference for task in kinds.get(SERVES, [])}
     repeats = kinds.get(ENDED, []) + kinds.get(STOPPED, [])
-    # A task that swarm stopped may have attempts left, or none: nobody knows.
-    is_doubtful = STOPPED in kinds and service.condition != "none"
-    is_kept = rollout.state == "completed" and rollout.hours < options.keep_rollback
+    is_deployed = (service.rollout.state, service.rollout.leads_back) == ("completed", True)
+    is_doubtful = STOPPED in kinds and service.condition != "none"  # attempts may be left
     return {
         "elsewhere": not ecr_host(service.image),
         "moved": ecr_host(service.image) != host,
@@ -932,9 +882,9 @@ def facts(service: Service, host: str, options: argparse.Namespace) -> Mapping[s
         "of an unknown mode": service.mode not in ("Replicated", "Global"),
         "not understood": bool(service.dropped),
         "without a tag": ":" not in service.image.rpartition("/")[2],
-        "amid a rollout": is_amid_rollout(rollout, differences),
+        "amid a rollout": is_amid_rollout(service.rollout, differences),
         "behind": OLDER in differences,
-        "to roll back": is_kept and rollout.leads_back,
+        "to roll back": is_deployed and service.rollout.hours < options.keep_rollback,
         "half finished, and lacks a token": bool(repeats) and LACKS_TOKEN in kinds,
         "half finished": bool(repeats) and (is_doubtful or service.has_tasks_on),
         "finished": bool(repeats),
@@ -942,9 +892,7 @@ def facts(service: Service, host: str, options: argparse.Namespace) -> Mapping[s
         "unsorted": UNSORTED in differences,
         "misplaced": PLACED in differences,
         "too many": bool(differences),
-        "in ECR": True,
-        "": False,
-        "rollout": rollout.hours >= LONG_HOURS,
+        "rollout": service.rollout.hours >= LONG_HOURS,
         "change": service.unchanged_hours >= LONG_HOURS,
         "end": any(task.has_lasted for task in repeats),
     }
@@ -965,8 +913,8 @@ def get_token(run: "Run", region: str) -> str:
         token = run.programs.run(*AWS_TOKEN, region)
         # It is one word: what a wrapper around aws prints besides is none.
         if not re.fullmatch("[!-~]+", token):
-            text = f"aws printed {len(token)} characters that are no token (not shown)"
-            raise Problem(f"{text} -> see what a wrapper, an alias or a profile makes aws print")
+            text = "aws printed something that is no token (hidden)"
+            raise Problem(f"{text} -> look for a wrapper or an alias around aws that prints more")
     except Problem as problem:
         raise problem.after("Failed to acquire docker login credentials") from None
     return token
@@ -974,7 +922,7 @@ def get_token(run: "Run", region: str) -> str:
 
 def hand_over(run: "Run", host: str, token: str, where: Mapping[str, str]) -> None:
     """The one place that gives docker a token: for a folder of the run, or, never cut short, for
-    the place where docker keeps its logins by itself. Raises Problem.
+    the place where docker keeps logins by itself. Raises Problem.
     """
     try:
         run.programs.run(*LOGIN, host, stdin=token, environment=where, is_stoppable=bool(where))
@@ -1017,9 +965,7 @@ def log_in_for_deploys(run: "Run", host: str, token: str) -> None:
 
 
 def make_login_folder(folder: str, host: str) -> str:
-    """A folder for one login, with links to all that docker's own has but config.json and drafts of
-    that. Raises OSError if there is no room for it.
-    """
+    """A folder for one login, with links to all in docker's own but config.json and its drafts."""
     place = os.path.abspath(os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker"))
     # mkdtemp, for there may be one of an earlier attempt.
     path = tempfile.mkdtemp(prefix=f"{host}-", dir=folder)
@@ -1049,7 +995,9 @@ def prove(run: "Run", host: str) -> None:
 def refresh(run: "Run", host: str, rows: Sequence[Row]) -> None:
     """Look at services of one registry, decide, update. Notes or raises problems."""
     if run.programs.seconds_left() < CLOSING_SECONDS:
-        raise Problem(f"not started: the {TRY_SECONDS} seconds of the try were over")
+        for row in rows:
+            run.problems.setdefault(row.name, Problem("not started: time limit reached"))
+        return
     snapshot = look(run.programs, run.versions, rows)
     due = []
     for service in sorted(snapshot.services, key=lambda service: service.name):
@@ -1066,10 +1014,9 @@ def refresh(run: "Run", host: str, rows: Sequence[Row]) -> None:
 
 
 def update(run: "Run", host: str, due: Sequence[Service], taken_at: float) -> None:
-    """Have swarm store the login that docker holds: the one step that changes the swarm.
-
-    None is started STALE_SECONDS after the first question; what has begun by then goes on. What
-    counts is that docker says which services it has updated. Notes the problems of the others.
+    """Have swarm store the login that docker holds: the one step that changes the swarm. None is
+    started STALE_SECONDS after the first question; what has begun by then goes on. What counts is
+    that docker says which services it has updated. Notes the problems of the others.
     """
     seconds = taken_at + STALE_SECONDS - time.monotonic()
     if seconds < 0.1:
@@ -1097,14 +1044,12 @@ def update(run: "Run", host: str, due: Sequence[Service], taken_at: float) -> No
 
 
 def in_batches(run: "Run", rows: Sequence[Row], do: Callable[[Sequence[Row]], None]) -> None:
-    """Have something done to all rows, batches side by side. What a batch has left undone goes on
-    in smaller ones; only what fails alone has failed.
+    """Have something done to all rows, batches side by side; what a batch leaves undone goes on in
+    smaller ones, and only what fails alone has failed.
     """
 
     def attend(batch: Sequence[Row]) -> None:
         """Do it to a batch, and note what goes wrong."""
-        for row in batch:
-            run.problems.pop(row.name, None)
         with noting(run.problems, [row.name for row in batch]):
             do(batch)
 
@@ -1112,21 +1057,21 @@ def in_batches(run: "Run", rows: Sequence[Row], do: Callable[[Sequence[Row]], No
         batches = [rows[at : at + size] for at in range(0, len(rows), size)]
         list(run.workers.map(attend, batches))
         together = [row for batch in batches if len(batch) > 1 for row in batch]
-        rows = [row for row in together if row.name in run.problems]
+        rows = [row for row in together if row.name not in run.verdicts]
 
 
 def say_restarts(run: "Run") -> None:
-    """Name the services whose tasks are being replaced although nothing had shown it before: one
-    whose tasks all stay has no new UpdateStatus. Raises Problem.
-    """
+    """Name the services whose tasks are being replaced although nothing had shown it before."""
+    # One whose tasks all stay has no new UpdateStatus.
     services = {each.id: each for each in run.updated if not touched(each)}
-    run.updated.clear()
     for data in ask(run.programs, INSPECT, list(services)):
         service = services[data["ID"]]
-        if (value_at(data, "UpdateStatus", "StartedAt") or "") > service.rollout.began:
+        began = service.rollout.began
+        if (value_at(data, "UpdateStatus", "StartedAt") or began) != began:
             run.restarts.add(service.name)
             text = f"its tasks are being replaced, which nothing had shown before{RESTART_REASON}"
             log.warning("%s restarts: %s%s", service.name, text, service.what_runs_then)
+    run.updated.clear()
 
 
 # What is said -------------------------------------------------------------------------------------
@@ -1135,6 +1080,7 @@ def say_restarts(run: "Run") -> None:
 def conclude(run: "Run", name: str, verdict: Verdict) -> None:
     """What happened to a service in the end, and why. An alarm is for the last line."""
     run.verdicts[name] = verdict
+    run.problems.pop(name, None)
     if verdict[0] not in (OVERDUE, FAILED):
         say(run, name, verdict)
 
@@ -1147,27 +1093,18 @@ def say(run: "Run", name: str, verdict: Verdict) -> None:
     run.said.add(text)
 
 
-def say_again(run: "Run", problems: Problems, seconds: int) -> None:
-    """What is attempted again, and when: in full if it is said for the first time."""
-    for who, text in by_reason(problems):
-        if text in run.said:
-            log.log(NOTICE, "%s still fails; next attempt in %d s", who or "it", seconds)
-        else:
-            log.warning("%s failed; next attempt in %d s: %s", who or "it", seconds, text)
-        run.said.add(text)
-
-
 def end(run: "Run") -> int:
     """Say what the run did, and what is missing. Returns the exit status."""
     run.verdicts.update({name: (FAILED, str(each)) for name, each in run.problems.items()})
-    done = f"{summary(run) or 'nothing to do'} in {time.monotonic() - run.begun_at:.1f} seconds"
+    done = f"{summary(run)} in {time.monotonic() - run.begun_at:.1f} seconds"
     for outcome, status in ((FAILED, 1), (OVERDUE, 3)):
         reasons = {name: why for name, (how, why) in run.verdicts.items() if how == outcome}
         said = [": ".join(filter(None, pair)) for pair in by_reason(reasons)]
         for line in said[3:]:
             log.log(LEVELS[outcome], "%s: %s", outcome, line)
         if said:
-            shown = "; ".join(said[:3] + ["see above for more"] * len(said[3:4]))
+            more = ["see above for more"] if len(said) > 3 else []
+            shown = "; ".join(said[:3] + more)
             log.log(LEVELS[outcome], "%s; %s: %s", done, outcome, shown)
             return status
     log.info("%s", done)
@@ -1181,13 +1118,12 @@ def summary(run: "Run") -> str:
     counts = {"login" if logins == 1 else "logins": logins}
     counts.update({outcome: services[outcome] for outcome in OUTCOMES})
     counts["restarted"] = len(run.restarts)
-    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    done = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    return done or ("nothing done" if run.problems else "nothing to do")
 
 
 def by_reason(reasons: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Who has the same reason, or problem, and its text: services by name, as long as they are few;
-    "" for the run as a whole.
-    """
+    """Who has the same reason, and the reason: a few services by name, and the whole run by ""."""
     names: dict[str, list[str]] = {}
     for name, reason in sorted(reasons.items()):
         names.setdefault(str(reason), []).append("" if name == THE_RUN else name)
@@ -1256,11 +1192,16 @@ def try_often(run: Run) -> None:
 
 
 def pause(run: Run, number: int, seconds: int) -> bool:
-    """Wait before the next attempt, if something is worth it in the try of that number."""
+    """Wait before the next attempt, if something is worth it in that try. Why is said once."""
     problems = {name: each for name, each in run.problems.items() if each.tries >= number}
-    if not problems or run.programs.seconds_left() < CLOSING_SECONDS:
+    if not problems or run.programs.seconds_left() < CLOSING_SECONDS + seconds:
         return False
-    say_again(run, problems, seconds)
+    for who, text in by_reason(problems):
+        if text in run.said:
+            log.log(NOTICE, "%s still fails; next attempt in %d s", who or "The run", seconds)
+        else:
+            log.warning("%s failed; next attempt in %d s: %s", who or "The run", seconds, text)
+        run.said.add(text)
     run.programs.run("sleep", str(seconds), seconds=2 * TRY_PAUSE)
     return True
 
@@ -1295,10 +1236,7 @@ def find_services(run: Run) -> None:
 
 
 def list_services(run: Run) -> list[list[str]]:
-    """The ID, image and name of all services. Raises Problem.
-
-    At boot, where a login is all that is asked for, there may be no swarm yet.
-    """
+    """The ID, image and name of all services; at boot there may be no swarm yet. Raises Problem."""
     try:
         printed = run.programs.run(*LIST, seconds=QUESTION_SECONDS)
     except Problem as problem:
@@ -1324,8 +1262,7 @@ def find_registries(run: Run) -> set[str]:
 def find_account_host(run: Run, region: str) -> str:
     """The account's registry in a region. Raises Problem."""
     if run.options.dry_run:
-        # Which one it is only AWS knows.
-        return f"the registry of your account in {region}"
+        return f"the registry of your account in {region}"  # which only AWS knows
     command = (*AWS_ACCOUNT, "--region", region)
     account = run.programs.run(*command, seconds=QUESTION_SECONDS)
     suffix = PARTITIONS.get(region.rsplit("-", 2)[0], "amazonaws.com")
@@ -1336,12 +1273,11 @@ def find_account_host(run: Run, region: str) -> str:
 
 
 def leads(run: Run) -> bool:
-    """Whether this manager refreshes. Raises Problem, or KeyError if docker does not say."""
-    is_told = run.options.leader_only
-    is_leader = not is_told or {"true": True, "false": False}[run.programs.run(*LEADER)]
+    """Whether this manager refreshes. Raises Problem, or ValueError if docker does not say."""
+    is_leader = not run.options.leader_only or json.loads(run.programs.run(*LEADER))
     if not is_leader:
         log.info("Another manager leads the swarm, and refreshes its services")
-    return is_leader
+    return bool(is_leader)
 
 
 def rows_by_host(run: Run) -> dict[str, list[Row]]:
@@ -1360,9 +1296,8 @@ def serve_registries(run: Run, hosts: set[str], groups: Mapping[str, Sequence[Ro
     """Log in to all registries side by side, and refresh their services. Notes problems."""
     missing = set() if run.options.refresh_only else hosts - run.logins.keys()
     if run.options.dry_run:
-        log.info(
-            "Would log in to %s" if missing else "No login needed%s", ", ".join(sorted(missing))
-        )
+        hosts_shown = ", ".join(sorted(missing))
+        log.info("%s", f"Would log in to {hosts_shown}" if missing else "No login needed")
         missing = set()
     # In another order each time, since logins for deploys are made one by one.
     order = random.sample(sorted(hosts | groups.keys()), len(hosts | groups.keys()))
@@ -1393,17 +1328,15 @@ def main(arguments: Optional[list[str]] = None) -> int:
     """Run, and end as one who is told to stop. Returns the exit status."""
     options = parse(arguments)
     if SH_ERROR:
-        sys.exit(
-            f"ecr_swarm_login: {sys.executable} cannot load the library sh: {SH_ERROR}"
-            " -> apt-get install python3-sh, or pip3 install 'sh<3'"
-        )
+        remedy = "apt-get install python3-sh, or pip3 install 'sh<3'"
+        sys.exit(f"ecr_swarm_login: {sys.executable} cannot load sh: {SH_ERROR} -> {remedy}")
     programs = Programs(program_environment())
     prepare(programs, options.quiet)
     with ThreadPoolExecutor(1) as pool:
         status = pool.submit(run_all, programs, options)
         # In this thread Python handles signals, and not while it waits without end.
         while not status.done():
-            concurrent.futures.wait([status], 0.1)
+            wait([status], 0.1)
     if programs.stopped_by:
         return 128 + programs.stopped_by
     return status.result()
