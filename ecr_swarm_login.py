@@ -509,7 +509,7 @@ def look(programs: Programs, versions: str, rows: Sequence[Row]) -> Snapshot:
     names = sorted(data["Spec"]["Name"] for data in services.values())
     if names != sorted(row.name for row in rows):
         # It prefers a name: moby, daemon/cluster/helpers.go, getService.
-        raise Problem(f"docker shows {', '.join(names) or 'nothing'} for ID {', '.join(ids)}")
+        raise Problem(f"docker shows {', '.join(names)} for ID {', '.join(ids)}")
     specs = ask_for_specs(programs, services, slots)
     dropped = ask_what_is_dropped(programs, versions, services)
     read = [
@@ -523,7 +523,7 @@ def ask(programs: Programs, command: Sequence[str], ids: Sequence[str]) -> list[
     """Ask docker for things by ID. Where some are gone it names them, prints the others, and fails;
     what it neither prints nor names is no reason to go on. Raises Problem or ValueError.
     """
-    problem = Problem(f"{' '.join(command[:3])} shows less than it was asked for")
+    problem = Problem(f"{' '.join(command).partition(' -')[0]} shows less than it was asked for")
     try:
         printed, said = programs.run(*command, *ids, seconds=QUESTION_SECONDS) if ids else "", ""
     except Problem as error:
@@ -855,9 +855,8 @@ Verdict = tuple[str, str]  # what happens to a service, and why
 def decide(service: Service, host: str, options: argparse.Namespace) -> Verdict:
     """What happens to a service that docker is logged in to `host` for. Pure."""
     applies = facts(service, host, options)
-    _, outcome, clock, may_be_forced, text = next(
-        row for row in POLICY if applies.get(row[0], True)
-    )
+    fitting = (row for row in POLICY[:-1] if applies[row[0]])
+    _, outcome, clock, may_be_forced, text = next(fitting, POLICY[-1])
     reason = text.format(service)
     if options.all_services and may_be_forced:
         return FORCED, f"although {reason.partition(' ->')[0]}"
@@ -1298,10 +1297,9 @@ def serve_registries(run: Run, hosts: set[str], groups: Mapping[str, Sequence[Ro
     if run.options.dry_run:
         hosts_shown = ", ".join(sorted(missing))
         log.info("%s", f"Would log in to {hosts_shown}" if missing else "No login needed")
-        missing = set()
     # In another order each time, since logins for deploys are made one by one.
     order = random.sample(sorted(hosts | groups.keys()), len(hosts | groups.keys()))
-    regions = {host: ECR_HOST.sub(r"\1", host) for host in missing}
+    regions = {} if run.options.dry_run else {host: ECR_HOST.sub(r"\1", host) for host in missing}
     with ThreadPoolExecutor(2 * len(order) + 1) as pool:
         tokens = {each: pool.submit(get_token, run, each) for each in set(regions.values())}
         for host in order:
