@@ -154,6 +154,7 @@ REMEDIES = (
     ("unable to locate credentials", TWICE, "give the instance a role, or set AWS_PROFILE"),
     ("accessdenied", TWICE, "see What AWS has to allow in README.md"),
     ("connect to the endpoint url", ALWAYS, "check --region, and VPC endpoints if there are any"),
+    ("interactive login", ALWAYS, "log in, or leave out --refresh-only"),
     ("docker daemon", ALWAYS, "see systemctl status docker"),
     ("docker api", ALWAYS, "see systemctl status docker"),
     ("401 unauthorized", ALWAYS, "check the account and the region of this registry"),
@@ -207,40 +208,40 @@ LEVELS = {RESTARTING: logging.WARNING, FORCED: logging.WARNING, HELD: NOTICE,
 PRIORITIES = {logging.INFO: 6, NOTICE: 5, logging.WARNING: 4, logging.ERROR: 3}  # sd-daemon(3)
 log = logging.getLogger("ecr_swarm_login")
 
-GO_ON = " -> to go on: docker service update --with-registry-auth {0.name}"
+GO_ON = " -> to continue: docker service update --with-registry-auth {0.name}"
 TAG_IT = "-> tag it: docker service update --with-registry-auth --image {0.image}:TAG {0.name}"
 ANYWAY = " -> to refresh it anyway: ecr_swarm_login.py --all-services {0.name}"
 # The first row that applies, by facts(): what happens to a service, what says that it has been held
 # back for too long, whether --all-services overrules it, and why ({0} is the Service).
 POLICY = (
     ("elsewhere", LEFT, "", True, "its image is not in ECR, and an update may wipe its login"),
-    ("moved", HELD, "", False, "its image has just moved to another registry: see the next run"),
+    ("moved", HELD, "", False, "its image has just moved to another registry; see the next run"),
     ("a job", LEFT, "", True, "it is a job, and would run again"),
     ("of an unknown mode", HELD, "rollout", True, "this version does not know its mode, {0.mode}"),
     ("not understood", HELD, "rollout", True,
-     "the docker client is older than the engine, and drops {0.dropped} -> update the client"),
+     "the docker client predates the engine, and would drop {0.dropped} -> update it"),
     ("without a tag", HELD, "rollout", True,
-     f"its image has neither tag nor digest, and an update deploys {{0.image}}:latest {TAG_IT}"),
+     f"its image has neither tag nor digest; an update would deploy {{0.image}}:latest {TAG_IT}"),
     ("amid a rollout", HELD, "rollout", True,
-     f"its rollout is {{0.rollout.state}}, and a refresh would push it on{GO_ON}{{0.way_back}}"),
+     f"its rollout is {{0.rollout.state}}, and a refresh would advance it{GO_ON}{{0.way_back}}"),
     ("behind", HELD, "change", True,
-     f"tasks of an older spec are at work, and a refresh would go on with the rollout{GO_ON}"),
-    ("to roll back", LEFT, "", True, "docker service rollback is kept possible by --keep-rollback"),
+     f"tasks still run an older spec, and a refresh would continue the rollout{GO_ON}"),
+    ("to roll back", LEFT, "", True, "--keep-rollback keeps docker service rollback possible"),
     ("half finished, and lacks a token", FAILED, "", True,
      f"finished tasks would start again, and others lack a valid token{ANYWAY}"),
     ("half finished", HELD, "end", True,
      f"some tasks have finished, and an update would start them again{ANYWAY}"),
     ("finished", LEFT, "", True, "its tasks have finished, and would run again"),
-    ("starting", HELD, "change", True, "its tasks are starting, and would start again"),
+    ("starting", HELD, "change", True, "its tasks are starting, and would be restarted"),
     ("unsorted", RESTARTING, "change", False,
      "the docker client reorders its mounts or ulimits{0.what_runs_then}"),
     ("misplaced", RESTARTING, "change", False,
      "its placement is out of date; any update with a token applies the new one{0.what_runs_then}"),
-    ("too many", RESTARTING, "change", False, "more of its tasks are at work than it should have"),
+    ("too many", RESTARTING, "change", False, "more of its tasks are running than it should have"),
     ("in ECR", DUE, "", False, "it pulls from ECR"),
 )
 # fmt: on
-RESTART_REASON = "; likely, after an engine upgrade, docker writes an unchanged spec differently"
+RESTART_REASON = "; likely cause: after an engine upgrade docker writes the same spec differently"
 
 
 # Programs -----------------------------------------------------------------------------------------
@@ -273,7 +274,7 @@ def noting(problems: Problems, names: Iterable[str]) -> Iterator[None]:
         # Or all that it met on its way stays in memory.
         problems.update(dict.fromkeys(names, problem.with_traceback(None)))
     except Exception as error:  # noqa: BLE001 (one line is all that a person should read)
-        text = f"docker shows what cannot be read, or this machine lacks something: {error!r}"
+        text = f"docker's output is unexpected, or this host lacks something: {error!r}"
         problems.update(dict.fromkeys(names, Problem(in_one_line(text))))
 
 
@@ -312,7 +313,7 @@ class Programs:
 
         What is not stoppable has all its time, or is not started. See start(). Raises Problem.
         """
-        name = " ".join(command).partition(" -")[0]
+        name = " ".join(command).removeprefix(f"{' '.join(XARGS)} ").partition(" -")[0]
         limit = min(seconds, self.seconds_left())
         if limit < (0.1 if how.get("is_stoppable", True) else seconds):
             raise Problem(f"{name} was not started: time limit reached")
@@ -464,7 +465,7 @@ class Service:
     def way_back(self) -> str:
         """How to go back from a rollout, if that leads anywhere."""
         can = self.rollout.leads_back and self.rollout.state in ("updating", "paused")
-        return f"; to go back: docker service rollback {self.name}" if can else ""
+        return f"; to roll back: docker service rollback {self.name}" if can else ""
 
     @property
     def has_tasks_on(self) -> bool:
@@ -523,7 +524,7 @@ def ask(programs: Programs, command: Sequence[str], ids: Sequence[str]) -> list[
     """Ask docker for things by ID. Where some are gone it names them, prints the others, and fails;
     what it neither prints nor names is no reason to go on. Raises Problem or ValueError.
     """
-    problem = Problem(f"{' '.join(command).partition(' -')[0]} shows less than it was asked for")
+    problem = Problem(f"{' '.join(command).partition(' -')[0]} printed less than was asked for")
     try:
         printed, said = programs.run(*command, *ids, seconds=QUESTION_SECONDS) if ids else "", ""
     except Problem as error:
@@ -912,8 +913,8 @@ def get_token(run: "Run", region: str) -> str:
         token = run.programs.run(*AWS_TOKEN, region)
         # It is one word: what a wrapper around aws prints besides is none.
         if not re.fullmatch("[!-~]+", token):
-            text = "aws printed something that is no token (hidden)"
-            raise Problem(f"{text} -> look for a wrapper or an alias around aws that prints more")
+            text = "aws printed no valid token (output hidden)"
+            raise Problem(f"{text} -> look for an aws wrapper or alias that prints more")
     except Problem as problem:
         raise problem.after("Failed to acquire docker login credentials") from None
     return token
@@ -944,8 +945,8 @@ def log_in(run: "Run", host: str, token: str) -> None:
         where = {"DOCKER_CONFIG": folder, "DOCKER_CONTEXT": run.context}
         hand_over(run, host, token, where)
         if os.path.getsize(config) == size:
-            text = f"Docker login failed for {host}: docker does not use the folder of the run"
-            raise Problem(f"{text} -> as a snap's: use --login-only, then --refresh-only", NEVER)
+            text = f"Docker login failed for {host}: docker ignored DOCKER_CONFIG"
+            raise Problem(f"{text} -> for a snap: run --login-only, then --refresh-only", NEVER)
     for_deploys = run.one_by_one.submit(log_in_for_deploys, run, host, token)
     if run.options.login_only:
         for_deploys.result()
@@ -960,7 +961,7 @@ def log_in_for_deploys(run: "Run", host: str, token: str) -> None:
     except Problem as problem:
         if run.options.login_only:
             raise
-        log.warning("Deploys from this host may send no valid login to %s: %s", host, problem)
+        log.warning("Deploys from this host may lack a valid login: %s", problem)
 
 
 def make_login_folder(folder: str, host: str) -> str:
@@ -1019,7 +1020,7 @@ def update(run: "Run", host: str, due: Sequence[Service], taken_at: float) -> No
     """
     seconds = taken_at + STALE_SECONDS - time.monotonic()
     if seconds < 0.1:
-        raise Problem(f"docker took over {STALE_SECONDS} seconds to answer: too old to act on")
+        raise Problem(f"docker took over {STALE_SECONDS} s to answer -> check this host's load")
     problem = Problem("docker did not confirm the update")
     try:
         printed = run.programs.run(
@@ -1031,7 +1032,7 @@ def update(run: "Run", host: str, due: Sequence[Service], taken_at: float) -> No
             drain_seconds=UPDATE_SECONDS,
         )
     except Problem as error:
-        printed, problem = error.stdout, error.after("docker service update")
+        printed, problem = error.stdout, error
     for service in due:
         if service.id not in printed.split():
             run.problems[service.name] = problem
@@ -1068,7 +1069,7 @@ def say_restarts(run: "Run") -> None:
         began = service.rollout.began
         if (value_at(data, "UpdateStatus", "StartedAt") or began) != began:
             run.restarts.add(service.name)
-            text = f"its tasks are being replaced, which nothing had shown before{RESTART_REASON}"
+            text = f"its tasks are being replaced, which could not be foreseen{RESTART_REASON}"
             log.warning("%s restarts: %s%s", service.name, text, service.what_runs_then)
     run.updated.clear()
 
@@ -1127,7 +1128,7 @@ def by_reason(reasons: Mapping[str, Any]) -> list[tuple[str, str]]:
     for name, reason in sorted(reasons.items()):
         names.setdefault(str(reason), []).append("" if name == THE_RUN else name)
     return [
-        (", ".join(some) if len(some) < 4 else f"{len(some)} services", reason)
+        (", ".join(some[:3]) + (f" and {len(some) - 3} more" if len(some) > 3 else ""), reason)
         for reason, some in names.items()
     ]
 
@@ -1197,7 +1198,7 @@ def pause(run: Run, number: int, seconds: int) -> bool:
         return False
     for who, text in by_reason(problems):
         if text in run.said:
-            log.log(NOTICE, "%s still fails; next attempt in %d s", who or "The run", seconds)
+            log.log(NOTICE, "%s failed again; next attempt in %d s", who or "The run", seconds)
         else:
             log.warning("%s failed; next attempt in %d s: %s", who or "The run", seconds, text)
         run.said.add(text)
