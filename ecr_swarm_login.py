@@ -319,8 +319,8 @@ class Programs:
             raise Problem(f"{name} was not started: time limit reached")
         begun_at = time.monotonic()
         status, stdout, said = self.start(command, limit, **how)
-        if command[: len(AWS_TOKEN)] == AWS_TOKEN and stdout:
-            self.secrets.append(stdout)
+        if command[: len(AWS_TOKEN)] == AWS_TOKEN:
+            self.secrets += [word for word in stdout.split() if len(word) > 15]
         for secret in self.secrets:
             said = said.replace(secret, "[secret]")
         if status:
@@ -1050,7 +1050,7 @@ def in_batches(run: "Run", rows: Sequence[Row], do: Callable[[Sequence[Row]], No
 
     def attend(batch: Sequence[Row]) -> None:
         """Do it to a batch, and note what goes wrong."""
-        with noting(run.problems, [row.name for row in batch]):
+        with noting(run.problems, (row.name for row in batch if row.name not in run.verdicts)):
             do(batch)
 
     for size in BATCHES:
@@ -1096,19 +1096,19 @@ def say(run: "Run", name: str, verdict: Verdict) -> None:
 def end(run: "Run") -> int:
     """Say what the run did, and what is missing. Returns the exit status."""
     run.verdicts.update({name: (FAILED, str(each)) for name, each in run.problems.items()})
-    done = f"{summary(run)} in {time.monotonic() - run.begun_at:.1f} seconds"
-    for outcome, status in ((FAILED, 1), (OVERDUE, 3)):
+    text = f"{summary(run)} in {time.monotonic() - run.begun_at:.1f} seconds"
+    level, status = logging.INFO, 0
+    for outcome, its_status in ((FAILED, 1), (OVERDUE, 3)):
         reasons = {name: why for name, (how, why) in run.verdicts.items() if how == outcome}
         said = [": ".join(filter(None, pair)) for pair in by_reason(reasons)]
         for line in said[3:]:
             log.log(LEVELS[outcome], "%s: %s", outcome, line)
         if said:
-            more = ["see above for more"] if len(said) > 3 else []
-            shown = "; ".join(said[:3] + more)
-            log.log(LEVELS[outcome], "%s; %s: %s", done, outcome, shown)
-            return status
-    log.info("%s", done)
-    return 0
+            shown = said if len(said) < 4 else [*said[:3], "see above for more"]
+            text += f"; {outcome}: {'; '.join(shown)}"
+            level, status = max(level, LEVELS[outcome]), status or its_status
+    log.log(level, "%s", text)
+    return status
 
 
 def summary(run: "Run") -> str:
@@ -1311,11 +1311,13 @@ def serve_registries(run: Run, hosts: set[str], groups: Mapping[str, Sequence[Ro
 def serve_registry(
     run: Run, host: str, rows: Sequence[Row], token: Optional["Future[str]"]
 ) -> None:
-    """Log in to a registry if there is a token, then refresh its services. Notes problems."""
+    """Log in to a registry with a token, or have docker prove the login that it holds; then refresh
+    its services. Notes problems.
+    """
     with noting(run.problems, [row.name for row in rows] or [f"registry {host}"]):
         if token:
             log_in(run, host, token.result())
-        elif run.options.refresh_only and rows and not (run.options.dry_run or host in run.logins):
+        elif host and rows and not (run.options.dry_run or host in run.logins):
             prove(run, host)
         in_batches(run, rows, lambda batch: refresh(run, host, batch))
 
