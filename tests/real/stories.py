@@ -521,6 +521,11 @@ class Said:
         return any(outcome in outcomes for outcome, _ in self.lines)
 
     @property
+    def promises(self):
+        """Whether it is to be refreshed, by what was said before."""
+        return any(outcome.startswith(PROMISES) for outcome, _ in self.lines)
+
+    @property
     def foresaw(self):
         """Whether it said before the update that tasks would be replaced."""
         return any(
@@ -535,6 +540,14 @@ class Said:
             outcome in ("held back", "held back too long")
             and ("rollout" in reason or "start" in reason)
             for outcome, reason in self.lines
+        )
+
+    def decides_like(self, other):
+        """Whether the same would come of it."""
+        return (self.is_refreshed, self.foresaw, self.waits) == (
+            other.is_refreshed,
+            other.foresaw,
+            other.waits,
         )
 
 
