@@ -538,7 +538,7 @@ class Said:
         """Whether it was held back for what passes by itself."""
         return any(
             outcome in ("held back", "held back too long")
-            and ("rollout" in reason or "start" in reason)
+            and ("rollout" in reason or "starting" in reason)
             for outcome, reason in self.lines
         )
 
@@ -600,13 +600,11 @@ def judge_decision(said, counts):
     return judge(said, {**counts, SCRIPT: counts[PLAIN]})
 
 
-def summary(categories, not_alike, not_confirmed):
-    """The counts in one line."""
+def summary(categories, bare, not_alike, not_confirmed):
+    """The counts in one line; `bare` of the categories are of services with nothing spelled out."""
     found = Counter(categories)
     parts = ", ".join(f"{name} {found[name]}" for name in CATEGORIES)
-    return (
-        f"judged {len(categories)}: {parts}; not alike {not_alike}; not confirmed {not_confirmed}"
-    )
+    return f"judged {len(categories)}, {bare} with nothing spelled out: {parts}; not alike {not_alike}; not confirmed {not_confirmed}"
 
 
 def events_text(session):

@@ -399,8 +399,8 @@ class Run:
         doubted = [ending.story for _, ending in self.doubted]
         sure = [ending for _, ending in self.endings if ending.story not in doubted]
         categories = [ending.category for ending in sure if ending.category]
-        not_alike = sum(not ending.category for ending in sure)
-        return stories.summary(categories, not_alike, len(doubted))
+        bare = sum(bool(ending.category) and ending.story.is_bare for ending in sure)
+        return stories.summary(categories, bare, len(sure) - len(categories), len(doubted))
 
 
 def report(session, ending):
