@@ -573,8 +573,19 @@ def said_of(name, stdout, stderr):
             if colon and found and not rest and name in names.replace(",", " ").split():
                 lines.append((outcome, reason))
                 break
+        lines += alarms_of(name, line)
     is_refreshed = name in stdout.split() or f"{name} refreshed" in stderr.splitlines()
     return Said(is_refreshed, tuple(lines))
+
+
+def alarms_of(name, line):
+    """What the last line says of a service: `...; failed: web, api: REASON; cache: REASON`."""
+    for outcome in ("held back too long", "failed"):
+        _, found, reasons = line.partition(f"; {outcome}: ")
+        for part in reasons.split("; ") if found else ():
+            names, _, reason = part.partition(": ")
+            if name in names.split(", "):
+                yield outcome, reason
 
 
 def judge(said, counts):

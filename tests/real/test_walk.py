@@ -121,7 +121,7 @@ s9script, s10script refreshed: not so
 s4script restarts: the update replaces its tasks
 s5script, s6script failed: docker service update failed: left alone: no
 s11script s8script failed: docker said nothing
-1 refreshed, 1 left alone in 1.0 seconds
+1 refreshed, 1 left alone, 3 failed in 1.0 seconds; failed: s12script, s13script: no; s14script: so
 """
 
 
@@ -135,6 +135,8 @@ s11script s8script failed: docker said nothing
         ("s6script", [("failed", "docker service update failed: left alone: no")]),
         ("s8script", [("failed", "docker said nothing")]),
         ("s7script", [("will be refreshed, which restarts its tasks", "it was moved")]),
+        ("s13script", [("failed", "no")]),
+        ("s14script", [("failed", "so")]),
         ("script", []),
         ("s9script", []),
     ],
