@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,7 +34,7 @@ def answer(script: Any, story: Story, *command: str) -> Any:
 
 
 def shown(story: Story, command: tuple[str, ...]) -> list[Any]:
-    """What docker showed then of what the command asks for."""
+    """What docker showed then of what the command asks for. AssertionError if that was not kept."""
     if command[:3] == ("docker", "service", "inspect"):
         return [story["service"]]
     if command[:3] == ("docker", "service", "ps"):
@@ -43,7 +44,10 @@ def shown(story: Story, command: tuple[str, ...]) -> list[Any]:
         ("docker", "node", "inspect"): "nodes",
     }
     [kind] = (kind for words, kind in kinds.items() if command[: len(words)] == words)
-    return [each for each in story[kind] if each["ID"] in command]
+    found = [each for each in story[kind] if each["ID"] in command]
+    ids = {word for word in command if re.fullmatch("[0-9a-z]{25}", word)}
+    assert ids == {each["ID"] for each in found}, f"{title(story)} lacks some {kind}"
+    return found
 
 
 def told(script: Any, story: Story) -> Said:
