@@ -9,6 +9,7 @@ tests/fake/test_recorded.py, whose stories are made of what the walk has recorde
 """
 
 import dataclasses
+import functools
 import gzip
 import json
 import sys
@@ -34,7 +35,7 @@ def shown(docker, names, nodes):
 
 def objects(text):
     """The JSON objects, one a line."""
-    return [json.loads(line) for line in text.splitlines()]
+    return [json.loads(line) for line in text.split("\n") if line]
 
 
 def of(name, shown, now):
@@ -68,21 +69,25 @@ def append(path, titles, endings):
     with path.open("a") as file:
         for ending in endings:
             if ending.record:
-                story = {
-                    "story": ending.story.number,
-                    "bare": ending.story.is_bare,
-                    "category": ending.category,
-                    "refreshed": ending.said.is_refreshed,
-                    "said": ending.said.lines,
-                    "counts": {
-                        twin: dataclasses.asdict(count) for twin, count in ending.counts.items()
-                    },
-                }
-                print(json.dumps({**titles, **story, **ending.record}), file=file)
+                print(json.dumps({**titles, **came_of(ending), **ending.record}), file=file)
 
 
-# Specs that are read of a task; docker shows more.
-TASK = ("ID", "CreatedAt", "ServiceID", "Slot", "NodeID", "DesiredState", "Status", "Spec")
+def came_of(ending):
+    """The part of a record that says what the script said, and what happened."""
+    return {
+        "story": ending.story.number,
+        "bare": ending.story.is_bare,
+        "category": ending.category,
+        "refreshed": ending.said.is_refreshed,
+        "said": ending.said.lines,
+        "counts": {twin: dataclasses.asdict(count) for twin, count in ending.counts.items()},
+    }
+
+
+# To be told again ---------------------------------------------------------------------------------
+
+# What is read of a task; docker shows more.
+PARTS = ("ID", "CreatedAt", "ServiceID", "Slot", "NodeID", "DesiredState", "Status", "Spec")
 
 
 def packed(story):
@@ -92,7 +97,7 @@ def packed(story):
     for task in sorted(story["specs"], key=lambda task: task["CreatedAt"]):
         newest[task.get("Slot") or task.get("NodeID")] = task["ID"]
     specs = [
-        {key: task[key] for key in TASK if key in task}
+        {key: task[key] for key in PARTS if key in task}
         for task in story["specs"]
         if task["ID"] in newest.values() or task["DesiredState"] in ("ready", "running")
     ]
@@ -100,28 +105,35 @@ def packed(story):
     return {**kept, "service": service, "specs": specs}
 
 
-def main(files):
-    """Tell the stories of the walk, and those there are, to the script of this tree; keep those in
-    which all would go well. What would come of them is what is expected from then on.
+def to_keep(stories, category, title):
+    """The stories in which all would go well: {title: story}; what would come of them is expected
+    from then on. Says what became of the others, and what is new in those that were kept.
     """
+    kept = {}
+    for story in stories:
+        former = story["category"]
+        try:
+            story["category"] = category(story)
+        except (KeyError, AssertionError) as error:
+            story["category"] = f"cannot be told: {error}"
+        if story["category"] != former:
+            print(f"{title(story)}: {former}, now {story['category']}")
+        if story["category"] in GOOD:
+            kept[title(story)] = story
+    return kept
+
+
+def main(files):
+    """Tell the stories of the walk, and those there are, to the script of this tree."""
     sys.path[:0] = [str(TESTS / "fake"), str(TESTS.parent)]
     import told
 
-    import ecr_swarm_login
+    import ecr_swarm_login as script
 
-    stories = objects(gzip.decompress(RECORDED.read_bytes()).decode())
-    new = [story for path in files for story in objects(Path(path).read_text())]
-    kept = {}
-    for story in stories + list(map(packed, new)):
-        try:
-            story["category"] = told.category(ecr_swarm_login, story)
-        except (KeyError, AssertionError) as error:
-            story["category"] = f"cannot be told: {error!r}"
-        if story["category"] in GOOD:
-            kept[told.title(story)] = json.dumps(story)
-        else:
-            print(told.title(story), story["category"], file=sys.stderr)
-    text = "\n".join(kept.values())
+    there = objects(gzip.decompress(RECORDED.read_bytes()).decode())
+    new = [packed(story) for path in files for story in objects(Path(path).read_text())]
+    stories = to_keep(there + new, functools.partial(told.category, script), told.title)
+    text = "".join(f"{json.dumps(story)}\n" for story in stories.values())
     RECORDED.write_bytes(gzip.compress(text.encode(), 9, mtime=0))
 
 
