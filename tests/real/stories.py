@@ -134,14 +134,15 @@ def back_from(kind):
 def story_from(seed, session, number, has_outage):
     """One story: how its services are made, and 1 to 6 steps."""
     draw = random.Random(f"{seed}-{session}-{number}")
-    # Most services stay: those that end in a loop differ by chance, and tell less.
-    weights = (12, 2, 2, 2, 4, 2, 0)
+    is_bare = draw.random() < 0.4
+    # Most services stay: those that end in a loop differ by chance, and tell less. By default all do.
+    weights = (12, 1, 0, 1, 1, 1, 0) if is_bare else (12, 2, 2, 2, 4, 2, 0)
     command = draw.choices(list(COMMANDS), weights)[0]
     story = Story(
         number,
         is_global=draw.random() < 0.3,
         command=command,
-        is_bare=draw.random() < 0.4,
+        is_bare=is_bare,
         needs_file=has_outage and draw.random() < 0.6,
         breaks=draw.random() < 0.3,
     )
