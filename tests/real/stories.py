@@ -187,7 +187,7 @@ def spelled_out(draw, story):
     return [
         f"--restart-condition={draw.choice(('any', 'any', 'on-failure', 'on-failure', 'none'))}",
         f"--restart-max-attempts={draw.choice((0, 0, 0, 1, 3))}",
-        "--restart-delay=1s",
+        "--restart-delay=2s",
         "--stop-grace-period=1s",
         f"--update-failure-action={draw.choice(('pause', 'continue', 'rollback', *actions))}",
         f"--update-order={draw.choice(('stop-first', 'start-first'))}",
@@ -206,8 +206,7 @@ def extras(draw, is_global):
     unsorted = f"--mount={TMPFS}/b", f"--mount={TMPFS}/a"
     sorted_ = f"--mount={VOLUME.format('one')}", f"--mount={VOLUME.format('two')}"
     return (
-        ("--health-cmd=true", "--health-interval=1s"),
-        ("--health-cmd=true", "--health-interval=1s"),
+        ("--health-cmd=true", "--health-interval=2s"),
         unsorted,
         sorted_,
         (f"--constraint={draw.choice(SOME_NODES + ALL_NODES)}",),
@@ -242,7 +241,7 @@ def update_step(number, options, has_token):
 
 def breaking_options(draw, _):
     """What new tasks fail by, each in its way."""
-    health = ("--health-cmd=false", "--health-interval=1s", "--health-retries=1")
+    health = ("--health-cmd=false", "--health-interval=2s", "--health-retries=1")
     return draw.choice(
         (("--image=@is-bad-1",), ("--image=@missing",), health, (BROKEN,), (BROKEN,))
     )
@@ -305,7 +304,7 @@ def policy_options(draw, _):
 
 def health_options(draw, _):
     """A check that is passed, one that is not, or none."""
-    retries = "--health-interval=1s", "--health-retries=1"
+    retries = "--health-interval=2s", "--health-retries=1"
     commands = ("--health-cmd=true",), ("--health-cmd=true",), ("--health-cmd=false",)
     return draw.choice((*((*command, *retries) for command in commands), ("--no-healthcheck",)))
 
@@ -459,19 +458,20 @@ def restless_slots(tasks, now):
 def likeness(service, tasks, nodes, now):
     """What has to be the same for twins to be alike, whatever nodes their tasks are on.
 
-    Of each slot its newest task and those that are wanted; what was before those is past.
+    Of each slot the tasks that are wanted, or the newest: with the others swarm does nothing.
     `nodes` are {ID: (state, availability)}: a task on a lost node is another thing.
     """
     template = service["Spec"]["TaskTemplate"]
     slots = Counter()
-    for newest, *older in slots_of(tasks).values():
-        if is_restless([newest, *older], now):
+    for some in slots_of(tasks).values():
+        if is_restless(some, now):
             slots["restless"] += 1
         else:
-            shown = [newest, *filter(is_wanted, older)]
+            shown = list(filter(is_wanted, some)) or some[:1]
             slots[tuple(facts(task, template, nodes) for task in shown)] += 1
     # A rollout that is over and none at all are the same to swarm.
-    rollout = "" if rollout_of(service) == "completed" else rollout_of(service)
+    is_over = rollout_of(service) in ("completed", "rollback_completed")
+    rollout = "" if is_over else rollout_of(service)
     return slots, rollout, service["Spec"] == service.get("PreviousSpec")
 
 
