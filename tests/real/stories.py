@@ -98,6 +98,8 @@ def session_from(seed, number):
     draw = random.Random(f"{seed}-{number}")
     # Short pauses: then one step often comes while the rollout of the one before is under way.
     pauses = [draw.choice((2, 4)), *draw.choices((0, 0.5, 1, 2, 3, 4), k=ROUNDS)]
+    # Long enough for a rollout to pause: what comes then meets one that stands still.
+    pauses[ROUNDS - 1] = draw.choice((1, 8, 8))
     outage = outage_from(draw)
     events = sorted(events_from(draw) + outage, key=lambda event: event[0])
     stories = [story_from(seed, number, each, bool(outage)) for each in range(1, STORIES + 1)]
@@ -121,9 +123,9 @@ def outage_from(draw):
     """The file that tasks need at their start goes, in some sessions, and often comes back."""
     if draw.random() < 0.6:
         return []
-    begins = draw.randint(2, ROUNDS)
-    ends = [(draw.randint(begins + 1, ROUNDS), "fill", FILE)] if begins < ROUNDS else []
-    return [(begins, "empty", FILE), *(ends if draw.random() < 0.6 else [])]
+    begins = draw.randint(2, ROUNDS - 1)
+    ends = [(draw.randint(begins + 1, ROUNDS), "fill", FILE)]
+    return [(begins, "empty", FILE), *(ends if draw.random() < 0.5 else [])]
 
 
 def back_from(kind):
@@ -134,17 +136,17 @@ def back_from(kind):
 def story_from(seed, session, number, has_outage):
     """One story: how its services are made, and 1 to 6 steps."""
     draw = random.Random(f"{seed}-{session}-{number}")
-    is_bare = draw.random() < 0.4
+    is_bare, breaks = draw.random() < 0.4, draw.random() < 0.4
     # Most services stay: those that end in a loop differ by chance, and tell less. By default all do.
     weights = (12, 1, 0, 1, 1, 1, 0) if is_bare else (12, 2, 2, 2, 4, 2, 0)
-    command = draw.choices(list(COMMANDS), weights)[0]
+    command = "stays" if breaks else draw.choices(list(COMMANDS), weights)[0]
     story = Story(
         number,
         is_global=draw.random() < 0.3,
         command=command,
         is_bare=is_bare,
         needs_file=has_outage and draw.random() < 0.6,
-        breaks=draw.random() < 0.3,
+        breaks=breaks,
     )
     story.steps.append(creation(draw, story))
     rounds = sorted(draw.sample(range(1, ROUNDS + 1), draw.randint(1, ROUNDS)))
@@ -159,16 +161,18 @@ def story_from(seed, session, number, has_outage):
 
 def breaking_end(draw, story):
     """An update that fails, and often somebody who wants it to go on: an update of nothing."""
-    begins = draw.randint(ROUNDS - 2, ROUNDS)
-    token = draw.random() < 0.6
-    yield update_step(begins, breaking_options(draw, story), token)
-    if begins < ROUNDS and draw.random() < 0.6:
+    begins = draw.choice((ROUNDS - 2, ROUNDS - 1, ROUNDS - 1, ROUNDS))
+    # During an outage any update fails that starts tasks.
+    options = default_options if story.needs_file and draw.random() < 0.6 else breaking_options
+    yield update_step(begins, options(draw, story), draw.random() < 0.6)
+    if begins < ROUNDS and draw.random() < 0.7:
         yield update_step(ROUNDS, (), False)
 
 
 def creation(draw, story):
     """docker service create."""
-    options = ["--mode=global"] if story.is_global else [f"--replicas={draw.randint(1, 4)}"]
+    replicas = draw.randint(2 if story.breaks else 1, 4)
+    options = ["--mode=global"] if story.is_global else [f"--replicas={replicas}"]
     if not story.is_bare:
         options += spelled_out(draw, story)
     if "$PART" in COMMANDS[story.command]:
@@ -191,7 +195,7 @@ def spelled_out(draw, story):
         "--stop-grace-period=1s",
         f"--update-failure-action={draw.choice(('pause', 'continue', 'rollback', *actions))}",
         f"--update-order={draw.choice(('stop-first', 'start-first'))}",
-        f"--update-parallelism={draw.choice((1, 1, 2, 0))}",
+        f"--update-parallelism={draw.choice((1, 1, 2) if story.breaks else (1, 1, 2, 0))}",
         f"--update-delay={draw.choice(('0s', '1s'))}",
         f"--update-monitor={draw.choice(('500ms', '1s', '2s'))}",
         f"--rollback-order={draw.choice(('stop-first', 'start-first'))}",
