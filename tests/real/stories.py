@@ -1,6 +1,6 @@
 """The pure part of the walk of twins: histories drawn from a seed, and how a story is judged.
 
-A session has twelve stories, and a story three services made alike, its twins. History comes in
+A session has sixteen stories, and a story three services made alike, its twins. History comes in
 rounds: in each one nodes may go or come back, or what tasks need at their start; then each story may
 take a step, which all its twins take. See walk.py, which plays this on a real swarm.
 """
@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
 
-STORIES = 12  # a session
+STORIES = 16  # a session
 ROUNDS = 6
 TWINS = ALONE, SCRIPT, PLAIN = ("alone", "script", "plain")
 # What the script and an update can come to.
