@@ -390,7 +390,9 @@ class Count:
     """
 
     stopped: int = 0  # tasks that ran in quiet slots, and do no longer
-    started: int = 0  # new tasks in quiet slots, which got as far as a container
+    started: int = (
+        0  # new tasks in quiet slots, with a container, or to come after one that is over
+    )
     restarted: int = 0  # new tasks in restless slots
     restless: int = 0  # slots
 
@@ -505,9 +507,12 @@ def count(before, after, now):
     for slot, some in slots_of(before).items():
         if slot not in restless:
             counts["stopped"] += sum(is_running(task) and task["ID"] not in still for task in some)
+    over = {slot for slot, some in slots_of(before).items() if not any(map(is_wanted, some))}
     for task in after:
-        if task["ID"] not in known and has_started(task):
-            slot = task.get("Slot") or task.get("NodeID")
+        slot = task.get("Slot") or task.get("NodeID")
+        # What had finished runs again even if it has to wait, as for a port.
+        will_run = slot in over and is_wanted(task)
+        if task["ID"] not in known and (has_started(task) or will_run):
             counts["restarted" if slot in restless else "started"] += 1
     return Count(**counts)
 

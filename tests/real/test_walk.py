@@ -190,6 +190,9 @@ LIVES = [task(1, 1), task(3, 2, "ready", "ready")]
         ([], [task(3, 1, "rejected", "shutdown")], Count()),
         # A finished one runs again.
         ([task(1, 1, "complete", "shutdown")], [task(3, 1)], Count(started=1)),
+        # It will, as soon as a node has room for it.
+        ([task(1, 1, "complete", "shutdown")], [task(3, 1, "pending")], Count(started=1)),
+        ([task(1, 1, "complete", "shutdown")], [task(3, 1, "rejected", "shutdown")], Count()),
         # One slot fails in a loop; the other is replaced.
         ([FAILS, *LIVES], [task(1, 1), task(4, 2)], Count(restarted=1, restless=1)),
         ([FAILS, *LIVES], [task(4, 1)], Count(stopped=1, started=1, restless=1)),
