@@ -16,10 +16,11 @@ from unittest import mock
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "fake")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "fake"), str(ROOT / "tests" / "pretend")]
 
 from fakes import Call, Fakes, Outcome
 from pretend_swarm import PretendSwarm
+from runner import Runner
 from shared import Bounds
 
 SCRIPT = ROOT / "ecr_swarm_login.py"
@@ -40,12 +41,39 @@ def fakes(fp: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[
     for name in ("home", "memory"):
         (tmp_path / name).mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    if os.environ.get("RUNNER") == "here":
+        yield from here(fp, monkeypatch, tmp_path)
+        return
     with Fakes(fp) as fakes:
         monkeypatch.setenv("PATH", str(fakes.bin))
         # Not before: the fakes' own folder must have a short name.
         monkeypatch.setenv("TMPDIR", str(tmp_path / "memory"))
         yield fakes
     fakes.check()
+
+
+class InThisProcess(Runner):
+    """The runner with what old tests ask of processes, as far as that goes."""
+
+    bin: Path
+
+    def program(self, name: str) -> Path:
+        return self.bin / name
+
+    def still_running(self, within: float = 0) -> list[Call]:
+        return []
+
+
+def here(fp: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    runner = InThisProcess(fp)
+    runner.bin = tmp_path / "bin"
+    runner.bin.mkdir()
+    (runner.bin / "sleep").touch()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "memory"))
+    monkeypatch.setenv("PATH", str(runner.bin))
+    runner.install(importlib.import_module("ecr_swarm_login"), monkeypatch)
+    yield runner
+    runner.check()
 
 
 @pytest.fixture
