@@ -93,28 +93,6 @@ def test_what_hangs_is_killed_with_its_child(
     assert stubs.still_running() == []
 
 
-def test_what_has_started_ends_whatever_goes_wrong_then(
-    stubs: Stubs, starter: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As where memory or a limit of processes leaves no thread to wait for it."""
-    stubs.answer(*LIST, orders=["ignore-sigterm", "child", "hang"])
-    start = threading.Thread.start
-
-    def fail(self: threading.Thread) -> None:
-        if "sh" in getattr(getattr(self, "_target", None), "__module__", ""):
-            while not stubs.calls:
-                threading.Event().wait(0.01)
-            raise RuntimeError("can't start new thread")
-        start(self)
-
-    monkeypatch.setattr(threading.Thread, "start", fail)
-
-    with pytest.raises(RuntimeError, match="can't start new thread"):
-        starter.run(*LIST)
-
-    assert stubs.still_running(within=3) == []
-
-
 def test_a_machine_that_cannot_start_the_next_program(
     run: Run, stubs: Stubs, swarm: PretendSwarm, constants: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -321,7 +321,7 @@ def test_a_client_that_is_older_than_the_engine(run: Run, swarm: PretendSwarm) -
     assert (outcome.status, outcome.refreshed) == (0, ["web"])
     text = "tuned held back: the docker client is older than the engine"
     [line] = [line for line in outcome.lines if line.startswith(text)]
-    for word in ("OomScoreAdj", "Healthcheck", "1.41", "1.55", " -> update the docker client"):
+    for word in ("OomScoreAdj", "Healthcheck", "1.41", "1.55", " -> update the client"):
         assert word in line
     assert is_untouched(swarm, "tuned")
 

@@ -161,7 +161,6 @@ def test_updates_that_hang_cost_only_themselves(
     outcome = run()
 
     assert (outcome.status, outcome.refreshed) == (1, names[2:])
-    # As of 2.0 the reason is overwritten by that of an attempt for which there was no time.
     text = "; failed: web-00, web-01: docker service update: xargs hung, and was killed"
     assert text in outcome.last_line
 
@@ -259,7 +258,7 @@ def test_what_is_left_when_the_time_is_over_is_named(
     outcome = run()
 
     assert (outcome.status, outcome.refreshed) == (1, [])
-    text = ": not started: the 240 seconds of the try were over"
+    text = ": not started: time limit reached"
     assert text in outcome.last_line
     assert 4 < len(programs.calls_of(*UPDATE)) < 9
 
