@@ -20,10 +20,10 @@ from typing import NamedTuple
 
 HERE = Path(__file__).resolve().parent
 SCRIPT = HERE.parent.parent / "ecr_swarm_login.py"
-sys.path.insert(0, str(HERE.parent / "fake"))
+sys.path.insert(0, str(HERE.parent))
 
-from pretend_logins import DEPLOYED, OWN_LOGIN
-from pretend_swarm import ECR, ECR_US, PretendSwarm
+from pretend.logins import DEPLOYED, OWN_LOGIN
+from pretend.swarm import ECR, ECR_US, PretendSwarm
 from words import describe
 
 HELD_BACK_TOO_LONG = 3

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pretend_logins import DEPLOYED, EXPIRED, OWN_LOGIN
-from pretend_services import Service, in_state, is_job, login_opens, newest_tasks
+from pretend.logins import DEPLOYED, EXPIRED, OWN_LOGIN
+from pretend.services import Service, in_state, is_job, login_opens, newest_tasks
 
 ROLLOUTS = {
     None: "",

@@ -1,12 +1,12 @@
 """A pretend swarm: what `docker` and `aws` answer about it, and what an update does to it.
 
-The tests hold it in memory (see fakes.py), the demo's programs keep it in a file. It changes
+The tests hold it in memory, the demo's programs keep it in a file. It changes
 as a real swarm was seen to change, at the speed of a test: an update takes effect at once, and
 `let_time_pass` ends the rollouts that are under way. Standard library only.
 
-Here are the two programs; pretend_services.py has the services and what becomes of them,
-pretend_docker.py what docker prints, pretend_texts.py what it says when something is wrong, and
-pretend_logins.py the logins that it holds.
+Here are the two programs; services.py has the services and what becomes of them,
+docker.py what docker prints, texts.py what it says when something is wrong, and
+logins.py the logins that it holds.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import pretend_docker
-import pretend_logins
-from pretend_docker import render
-from pretend_services import (
+from pretend import docker, logins
+from pretend.docker import render
+from pretend.services import (
+    ECR,
     Service,
     all_tasks,
     end_rollout,
@@ -26,10 +26,9 @@ from pretend_services import (
     node_id,
     update,
 )
-from pretend_texts import TEXTS
+from pretend.texts import TEXTS
 
 ACCOUNT = "123456789012"
-ECR = f"{ACCOUNT}.dkr.ecr.eu-central-1.amazonaws.com"
 ECR_US = f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com"
 UPDATE = ("docker", "service", "update", "-d", "-q", "--with-registry-auth")
 
@@ -59,11 +58,12 @@ class PretendSwarm:
     def __init__(self, state: State | None = None) -> None:
         self.state: State = state or {
             "account": ACCOUNT,
-            "region": "",  # of the profile
             "client": "29",  # whose texts docker speaks
             "node": "manager",  # or worker, none (in no swarm), locked, down (no daemon)
             "leader": True,
             "context": "default",  # docker's current one
+            "client_api": "1.52",
+            "engine_api": "1.52",
             "nodes": {},  # by ID: what is not usual, as set_node has it
             "issued": [],  # the tokens that aws has handed out
             "kept": {},  # by host: what docker's credential store keeps
@@ -99,7 +99,8 @@ class PretendSwarm:
         self.services.remove(self.service(name))
 
     def set_node(self, number: int, **facts: Any) -> None:
-        """Node 1 has the tasks of the first slot; the facts: availability, state, labels."""
+        """Node 1 has the tasks of the first slot; the facts: availability, labels, and
+        state: ready, down, or gone, of one that docker no longer shows."""
         self.state["nodes"][node_id(number)] = facts
 
     @property
@@ -126,7 +127,7 @@ class PretendSwarm:
             return None
         for words, command in self._docker_commands().items():
             if tuple(arguments[: len(words)]) == words:
-                parsed = pretend_docker.parse(arguments[len(words) :])
+                parsed = docker.parse(arguments[len(words) :])
                 return parsed and self._docker(words, command, Asked(*parsed, stdin, environ))
         return None
 
@@ -135,39 +136,36 @@ class PretendSwarm:
             return self._get_login_password(arguments)
         if arguments[:2] == ["sts", "get-caller-identity"]:
             return Answer(self.state["account"] + "\n")
-        if arguments == ["configure", "get", "region"]:
-            region = self.state["region"]
-            return Answer(region + "\n") if region else Answer(exit_status=1)
         return None
 
     def _get_login_password(self, arguments: list[str]) -> Answer:
         if "--region" not in arguments:
             return Answer(stderr="\nYou must specify a region.\n", exit_status=253)
         region = arguments[arguments.index("--region") + 1]
-        return Answer(pretend_logins.new_token(self.state, region) + "\n")
+        return Answer(logins.new_token(self.state, region) + "\n")
 
     def _docker_commands(self) -> dict[tuple[str, ...], Any]:
         return {
             ("login",): self._login,
-            ("context", "inspect"): self._context_inspect,
-            ("info",): self._info,
+            ("version",): self._version,
             ("service", "ls"): self._service_ls,
             ("service", "inspect"): self._service_inspect,
             ("service", "update"): self._service_update,
             ("service", "ps"): self._service_ps,
-            ("inspect",): self._task_inspect,
+            ("inspect",): self._inspect,
             ("node", "inspect"): self._node_inspect,
         }
 
     def _docker(self, words: tuple[str, ...], command: Any, asked: Asked) -> Answer:
         """The command's answer, or that of a daemon that cannot give one."""
         text = self._say(self.state["node"])
-        if self.state["node"] == "down" and words[0] != "context":
-            return Answer(stderr=text, exit_status=1)
+        if self.state["node"] == "down":
+            known = f"{self.state['context']} {self.state['client_api']} "
+            return Answer(known if words == ("version",) else "", text, 1)
         if words[0] in ("service", "node") and text:
             return Answer(stderr=f"Error response from daemon: {text}", exit_status=1)
         answer: Answer = command(asked)
-        warning = pretend_logins.warning(self.state["client"], asked.environ)
+        warning = logins.warning(self.state["client"], asked.environ)
         return answer._replace(stderr=warning + answer.stderr)
 
     def _say(self, what: str) -> str:
@@ -191,26 +189,22 @@ class PretendSwarm:
     def _login(self, asked: Asked) -> Answer:
         """Log in with the token on stdin, or with the login that docker holds."""
         if "--password-stdin" in asked.options:
-            said = pretend_logins.log_in(self.state, asked.names[0], asked.stdin, asked.environ)
+            said = logins.log_in(self.state, asked.names[0], asked.stdin, asked.environ)
         else:
-            said = pretend_logins.prove(self.state, asked.names[0], asked.environ)
+            said = logins.prove(self.state, asked.names[0], asked.environ)
         return Answer(*said)
 
-    def _context_inspect(self, asked: Asked) -> Answer:
-        return Answer(render(asked.options, [{"Name": self.state["context"]}]))
-
-    def _info(self, asked: Asked) -> Answer:
-        states = {"manager": "active", "worker": "active", "none": "inactive", "locked": "locked"}
-        node = self.state["node"]
-        swarm = {"LocalNodeState": states[node], "ControlAvailable": node == "manager"}
-        return Answer(render(asked.options, [{"Swarm": swarm}]))
+    def _version(self, asked: Asked) -> Answer:
+        client = {"Context": self.state["context"], "DefaultAPIVersion": self.state["client_api"]}
+        engine = {"APIVersion": self.state["engine_api"]}
+        return Answer(render(asked.options, [{"Client": client, "Server": engine}]))
 
     def _service_ls(self, asked: Asked) -> Answer:
-        return Answer(render(asked.options, map(pretend_docker.listing, self.services)))
+        return Answer(render(asked.options, map(docker.listing, self.services)))
 
     def _service_inspect(self, asked: Asked) -> Answer:
         found = [self._find(name) for name in asked.names]
-        documents = [pretend_docker.inspection(service) for service in found if service]
+        documents = [docker.inspection(service) for service in found if service]
         gone = [name for name in asked.names if not self._find(name)]
         prefix = TEXTS[self.state["client"]]["before no such service"]
         stderr = "".join(f"{prefix}no such service: {name}\n" for name in gone)
@@ -225,8 +219,8 @@ class PretendSwarm:
         if not service:
             text = f"Error response from daemon: service {name} not found\n"
             return Answer(stderr=text, exit_status=1)
-        host = pretend_logins.registry_of(service["image"])
-        update(service, pretend_logins.held(self.state, host, asked.environ), self._lost_nodes())
+        host = logins.registry_of(service["image"])
+        update(service, logins.held(self.state, host, asked.environ), self._lost_nodes())
         return Answer(name + "\n")
 
     def _lost_nodes(self) -> list[int]:
@@ -235,25 +229,27 @@ class PretendSwarm:
         return [
             nodes[name]
             for name, facts in self.state["nodes"].items()
-            if facts.get("availability", "active") != "active" or facts.get("state") == "down"
+            if facts.get("availability", "active") != "active" or facts.get("state")
         ]
 
     def _service_ps(self, asked: Asked) -> Answer:
-        wanted = [word.partition("=")[2] for word in asked.options.get("--filter", ())]
         rows = [
-            pretend_docker.ps_row(service, task)
+            docker.ps_row(service, task)
             for service in map(self._find, asked.names)
             if service
             for task in all_tasks(service)
-            if not wanted or task["desired"].lower() in wanted
         ]
         gone = [name for name in asked.names if not self._find(name)]
         stderr = "\n".join(f"no such service: {name}" for name in gone)
         return Answer(render(asked.options, rows), stderr, 1 if gone else 0)
 
-    def _task_inspect(self, asked: Asked) -> Answer:
+    def _inspect(self, asked: Asked) -> Answer:
+        """Of tasks, or of services as the daemon sends them."""
+        if asked.options["--type"] == ["service"]:
+            found = [self._find(name) for name in asked.names]
+            return Answer(render(asked.options, [docker.sent(each) for each in found if each]))
         documents = {
-            task["id"]: pretend_docker.task_inspection(service, task)
+            task["id"]: docker.task_inspection(service, task)
             for service in self.services
             for task in all_tasks(service)
         }
@@ -263,11 +259,15 @@ class PretendSwarm:
         return Answer(render(asked.options, found), stderr, 1 if gone else 0)
 
     def _node_inspect(self, asked: Asked) -> Answer:
+        nodes = {name: self.state["nodes"].get(name, {}) for name in asked.names}
+        gone = [name for name in nodes if nodes[name].get("state") == "gone"]
         documents = [
-            pretend_docker.node(name, self.state["leader"], self.state["nodes"].get(name, {}))
+            docker.node(name, self.state["leader"], nodes[name])
             for name in asked.names
+            if name not in gone
         ]
-        return Answer(render(asked.options, documents))
+        stderr = "".join(f"Error response from daemon: node {name} not found\n" for name in gone)
+        return Answer(render(asked.options, documents), stderr, 1 if gone else 0)
 
 
 def harmed(swarm: PretendSwarm) -> list[str]:

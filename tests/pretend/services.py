@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import re
 from collections.abc import Collection
 from typing import Any
 
-import pretend_logins
-from pretend_logins import EXPIRED, OWN_LOGIN
+from pretend import logins
+from pretend.logins import EXPIRED, OWN_LOGIN
 
 MISSING = "(missing)"  # as a value in `inspect`: the field is not there at all
 
@@ -16,6 +17,8 @@ MISSING = "(missing)"  # as a value in `inspect`: the field is not there at all
 WAITING = ("New", "Allocated", "Pending", "Assigned", "Accepted", "Preparing")
 SERVING = ("Ready", "Starting", "Running")
 OVER = ("Complete", "Shutdown", "Failed", "Rejected", "Remove", "Orphaned")
+
+ECR = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
 
 Service = dict  # JSON through and through
 Task = dict
@@ -26,8 +29,8 @@ FACTS: dict[str, Any] = {
     "replicas": "1/1",  # running/wanted
     "others": "Complete",  # the tasks that do not run, as in `slots`
     "past": (),  # the ends of each slot's former tasks, which had another image
-    # Instead of these three: slot by slot its tasks, the newest first, each as "STATE", with
-    # "STATE AGE" as docker writes it, and "STATE AGE/DESIRED": ["Pending 7 hours", "Rejected"].
+    # Instead of these three: slot by slot its tasks, the newest first, or one task alone, in the
+    # language of new_task: ["Pending 7 hours", "Rejected"].
     "slots": None,
     "scaled_to": None,  # the replicas, if there are more slots: they are left over
     "restart": "any",
@@ -35,20 +38,45 @@ FACTS: dict[str, Any] = {
     "rollout": None,  # UpdateStatus.State
     "hours_ago": 1,  # when it began
     "created_hours_ago": 24,
-    "previous": None,  # the image before the last deploy
+    "changed_hours_ago": 0,  # as under an autoscaler, which updates all the time
+    # The image before the last deploy. An image that ends in +any is of a spec that spells out a
+    # default: --restart-condition any.
+    "previous": None,
     "on_previous": 0,  # how many tasks still have it
     "oldest": None,  # the one they have if a second update overwrote the previous spec
     "works": True,  # whether the image's program comes up
     "on_failure": "pause",
     "placement": {},  # TaskTemplate.Placement
     "placed": None,  # the one that its tasks have, if it was changed since they began
-    "then": None,  # what an update without a token has changed after that: labels, replicas
+    "then": None,  # what an update without a token has changed: labels, replicas, endpoint
     "mounts": (),  # (source, target) in the order of the spec
+    "container": {},  # other settings of ContainerSpec
+    "unknown_to_client": {},  # what an older client does not show, by its path in the document
     "has_digest": True,  # the image is pinned, as docker does when it can ask the registry
     "is_of_older_engine": False,  # docker writes its spec in another way than the one before
     "credentials": EXPIRED,
     "listing": {},  # fields of `docker service ls` that differ
     "inspect": {},  # the same for `docker service inspect`: {"Spec.Mode": None, "Spec": MISSING}
+}
+
+# Kinds of services, as facts.
+ONE_SHOT = {"replicas": "0/1", "others": "Complete"}
+# A deploy of an image that does not work: three of its four tasks are of the one before.
+PAUSED: dict[str, Any] = {
+    "rollout": "paused",
+    "previous": f"{ECR}/app:1",
+    "replicas": "3/4",
+    "others": "Failed 10 minutes",
+    "on_previous": 3,
+    "works": False,
+}
+UNSORTED = {"mounts": [("b", "/a"), ("a", "/b")]}
+# A refresh that met an outage of the registry: nothing is left to roll out.
+TOKEN_ONLY: dict[str, Any] = {
+    "rollout": "paused",
+    "previous": f"{ECR}/app:2",
+    "replicas": "1/2",
+    "others": "Rejected 10 minutes",
 }
 
 
@@ -59,6 +87,7 @@ def new_service(name: str, image: str, **facts: Any) -> Service:
     service = {**FACTS, **facts, "id": made_up_id(name), "name": name, "image": image}
     service["begun"] = moment(service.pop("hours_ago"))
     service["created"] = moment(service.pop("created_hours_ago"))
+    service["changed"] = moment(service.pop("changed_hours_ago"))
     service["broken"] = [] if service.pop("works") else [image]
     service["mounts"] = [list(mount) for mount in service["mounts"]]
     service["slots"] = new_slots(service)
@@ -76,32 +105,39 @@ def new_slots(service: Service) -> list[list[Task]]:
     if slots is None:
         slots = [["Running" if slot < running else others, *past] for slot in range(wanted)]
     on_previous = service.pop("on_previous")
-    oldest = service.pop("oldest") or service["previous"]
+    oldest = service.pop("oldest") or service["previous"] or f"{service['image']}-older"
     tasks = []
-    for slot, texts in enumerate(slots):
-        newest = oldest if slot < on_previous else service["image"]
-        images = [newest, *[f"{service['image']}-former"] * len(texts[1:])]
-        ids = [f"{service['name']}.{slot}.{age}" for age in range(len(texts))]
-        tasks.append([*map(new_task, ids, [slot] * len(texts), images, texts)])
+    for number, texts in enumerate(slots, 1):
+        slot = []
+        for age, text in enumerate([texts] if isinstance(texts, str) else texts):
+            is_older = number <= on_previous or "*" in text
+            newest = oldest if is_older else service["image"]
+            is_former = bool(slot) and not is_wanted(new_task("", 0, "", text))
+            image = f"{service['image']}-former" if is_former else newest
+            slot.append(new_task(f"{service['name']}.{number - 1}.{age}", number, image, text))
+        tasks.append(slot)
     return tasks
 
 
 def new_task(seed: str, slot: int, image: str, text: str) -> Task:
-    """A task; its text is that of FACTS."""
-    now, _, desired = text.partition("/")
-    state, _, since = now.partition(" ")
+    """A task, by a text: its state, with "STATE AGE" as docker writes it; then "*" if it is of an
+    older spec, "/DESIRED" and "@NODE" (a number) where they are not as usual: "Running",
+    "Pending 7 hours", "Running*@2", "Complete/Remove".
+    """
+    found = re.fullmatch(r"(\S+?)( [^/@*]+)?(\*)?(/\w+)?(@\d)?", text)
+    assert found, text
+    state, age, _, desired, node = (part or "" for part in found.groups())
     is_over = state in OVER
-    by_itself = {"Ready": "Ready", "Remove": "Remove"}.get(
-        state, "Shutdown" if is_over else "Running"
-    )
+    usual = {"Ready": "Ready", "Remove": "Remove"}.get(state, "Shutdown" if is_over else "Running")
     return {
         "id": made_up_id(seed),
-        "slot": slot + 1,
+        "slot": slot,
+        "node": int(node[1:] or slot),
         "image": image,
         "state": state,
-        "since": since or "2 hours",
-        "created": moment(hours_of(since or "2 hours")),
-        "desired": desired or by_itself,
+        "since": age[1:] or "2 hours",
+        "created": moment(hours_of(age[1:] or "2 hours")),
+        "desired": desired[1:] or usual,
     }
 
 
@@ -120,6 +156,21 @@ def node_id(number: int) -> str:
 def made_up_id(seed: str) -> str:
     """25 characters, as swarm's IDs have, the same at every run."""
     return hashlib.sha256(seed.encode()).hexdigest()[:25]
+
+
+def image_of(image: str) -> str:
+    """What docker calls it."""
+    return image.partition("+")[0]
+
+
+def spells_out(image: str) -> bool:
+    """Whether it is of a spec that spells out a default."""
+    return image.endswith("+any")
+
+
+def with_digest(image: str) -> str:
+    """As docker pins it, when it can ask the registry."""
+    return f"{image_of(image)}@sha256:{hashlib.sha256(image_of(image).encode()).hexdigest()}"
 
 
 def moment(hours_ago: float) -> str:
@@ -176,8 +227,8 @@ def in_state(service: Service, state: str) -> int:
 
 def login_opens(service: Service) -> bool:
     """Whether a node that does not have the image can pull it."""
-    host, credentials = pretend_logins.registry_of(service["image"]), service["credentials"]
-    return not host or credentials == OWN_LOGIN or pretend_logins.token_opens(credentials, host)
+    host, credentials = logins.registry_of(service["image"]), service["credentials"]
+    return not host or credentials == OWN_LOGIN or logins.token_opens(credentials, host)
 
 
 # What an update does
@@ -189,6 +240,7 @@ def update(service: Service, login: str, lost: Collection[int] = ()) -> None:
     What is on lost nodes, which a global service may not use, stays as it is.
     """
     is_new_login = login != service["credentials"]
+    service["changed"] = moment(0)
     is_rewritten = rewrite(service)
     slots = [slot for slot in service["slots"] if not is_out(service, slot[0], lost)]
     dirty = [slot for slot in slots if not is_spared(service, slot[0]) and is_new_login]
@@ -203,8 +255,9 @@ def update(service: Service, login: str, lost: Collection[int] = ()) -> None:
         return
     # An update resets UpdateStatus and lets the rollout go on with the next batch.
     was, service["rollout"] = service["rollout"], None
-    if slots_behind(service) and was in ("updating", "paused", "rollback_paused"):
-        next_batch(service, was)
+    if slots_behind(service):
+        # Nor does it matter whether UpdateStatus was wiped away before.
+        next_batch(service, was or "paused")
         return
     service["placed"] = None
     service["runs"] += any(task[0]["state"] in ("Complete", "Failed", "Running") for task in dirty)
@@ -214,7 +267,7 @@ def update(service: Service, login: str, lost: Collection[int] = ()) -> None:
 def is_out(service: Service, task: Task, lost: Collection[int]) -> bool:
     """Whether an update starts nothing in its place: on a lost node, or after a scale-down."""
     if service["mode"] == "global":
-        return task["slot"] in lost
+        return task["node"] in lost
     return service["scaled_to"] is not None and task["slot"] > service["scaled_to"]
 
 
@@ -225,8 +278,8 @@ def rewrite(service: Service) -> bool:
     if ":" not in image.rpartition("/")[2]:
         image += ":latest"
     is_other = mounts != service["mounts"] or image != service["image"]
-    is_other = is_other or service["is_of_older_engine"]
-    service.update(mounts=mounts, image=image, is_of_older_engine=False)
+    is_other = is_other or service["is_of_older_engine"] or bool(service["unknown_to_client"])
+    service.update(mounts=mounts, image=image, is_of_older_engine=False, unknown_to_client={})
     return is_other
 
 
@@ -293,9 +346,7 @@ def replace(service: Service, slot: list[Task]) -> None:
     else:
         state = "Complete" if before["state"] == "Complete" else "Running"
     seed = f"{service['name']}.{before['slot']}.after.{before['id']}"
-    slot.insert(
-        0, new_task(seed, before["slot"] - 1, service["image"], f"{state} less than a second")
-    )
+    slot.insert(0, new_task(seed, before["slot"], service["image"], f"{state} less than a second"))
     before["desired"] = "Shutdown"
     if before["state"] not in OVER:
         before["state"] = "Shutdown"

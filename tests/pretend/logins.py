@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from pretend_texts import TEXTS
+from pretend.texts import TEXTS
 
 EXPIRED = "expired token"
 DEPLOYED = "secret-eu-central-1-deployed"  # still good

@@ -1,10 +1,8 @@
-"""Fakes of the programs that the script starts, answered by pytest-subprocess.
+"""Stubs: real programs on PATH, for what is about processes.
 
-pytest-subprocess replaces subprocess.Popen, but `sh` forks by itself. So the
-programs on PATH are real: small stubs, which hand what they were given over a
-Unix socket to the test's process. There `subprocess.Popen(argv)` is called, `fp`
-answers, and the stub plays the answer back. A call that no test registered fails
-the test.
+Each hands what it was given over a Unix socket to the test's process, which answers as it does in
+the runner without processes, and the stub plays the answer back. A stub may also hang, ignore
+SIGTERM, or leave children behind: see Stubs.
 """
 
 from __future__ import annotations
@@ -19,20 +17,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
+from pretend.runner import FORBIDDEN, MISSING, Answers, Call, Outcome
 from pytest_subprocess import FakeProcess
-from pytest_subprocess.exceptions import ProcessNotRegisteredError
 
 # What the script starts besides; they are the machine's own.
 REAL_PROGRAMS = ("timeout", "xargs", "sleep")
 
-NOT_REGISTERED = 97
 PATIENCE = 90  # seconds, after which a test that waits for a program fails
-
-Answerer = Callable[["Call"], "dict[str, Any] | None"]
 
 # A test starts ten of these, so every millisecond counts: without site-packages (-S)
 # and with the C module below `socket`, which takes half the start-up, it is 10 ms.
@@ -91,76 +86,44 @@ finally:
 """
 
 
-class Ending(int):
-    """How a program ends: the exit status, or minus a signal's number, and what it does before.
-
-    The orders are "sleep-0.5", "hang", "ignore-sigterm" and the start of a "child" or a "daemon"
-    (a child in a session of its own), which keep the output open. All these live until they are
-    killed or the test ends.
-    """
-
-    orders: tuple[str, ...] = ()
-
-    def __new__(cls, status: int, orders: Sequence[str] = ()) -> Ending:
-        ending = super().__new__(cls, status)
-        ending.orders = tuple(orders)
-        return ending
-
-
-class Call:
-    """One start of a program, as the program saw it."""
+class Process(Call):
+    """A call that is a process."""
 
     def __init__(self, request: bytes) -> None:
         # The stub is run by this very Python, so the format is the same. (And unlike
         # ast.literal_eval it is safe in threads: https://github.com/python/cpython/issues/106905)
-        argv, self.stdin, environ, terminals, self.pid = marshal.loads(request)
-        self.argv: list[str] = [os.fsdecode(word) for word in argv]
-        self.environ: dict[str, str] = {
-            os.fsdecode(name): os.fsdecode(value) for name, value in environ.items()
-        }
-        self.stdin_is_terminal, self.stdout_is_terminal, self.stderr_is_terminal = terminals
-        self.begun = time.monotonic()
+        argv, stdin, environ, self.are_terminals, self.pid = marshal.loads(request)
+        variables = {os.fsdecode(name): os.fsdecode(value) for name, value in environ.items()}
+        super().__init__([os.fsdecode(word) for word in argv], stdin, variables)
         # Set when the program and all its children have ended: they hold the connection.
         self.is_over = threading.Event()
         # Whether it came to its own end: nobody killed it.
         self.has_ended_by_itself = False
 
-    def __repr__(self) -> str:
-        return " ".join(self.argv)
 
+class Stubs(Answers):
+    """The folder of stubs on PATH, the answers they are to give, and the calls they got.
 
-class Outcome(NamedTuple):
-    """What a run of the script left for its caller."""
-
-    status: int
-    stdout: str
-    stderr: str
-
-
-class Fakes:
-    """The folder of fake programs, the answers they are to give, and the calls they got."""
+    Besides "hang" and "sleep-0.5" they know these orders: "ignore-sigterm", and the start of a
+    "child" or a "daemon" (a child in a session of its own), which keep the output open. All these
+    live until they are killed or the test ends.
+    """
 
     def __init__(self, fake_process: FakeProcess) -> None:
-        self.fp = fake_process
-        self.calls: list[Call] = []
-        self.answerers: list[Answerer] = []
-        self._events: list[tuple[list[str], Callable[[], object]]] = []
-        self._failures: list[str] = []
-        # pytest-subprocess is not thread-safe.
-        self._popen_lock = threading.Lock()
+        super().__init__(fake_process)
         self._connections: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._patience = threading.Timer(PATIENCE, self._give_up)
         self._patience.daemon = True
         # A Unix socket's path is limited to 107 bytes: pytest's own folders are too deep.
-        self._folder = Path(tempfile.mkdtemp(prefix="fakes-"))
+        self._folder = Path(tempfile.mkdtemp(prefix="stubs-"))
         self.bin = self._folder / "bin"
         self._address = str(self._folder / "socket")
 
     # What a test says
 
     def program(self, name: str) -> Path:
-        """Put a fake program on PATH; `answer` does so by itself."""
+        """Put a stub on PATH."""
         path = self.bin / name
         if not path.exists():
             path.write_text(STUB.format(python=interpreter(), address=self._address))
@@ -169,57 +132,15 @@ class Fakes:
 
     def remove(self, name: str) -> None:
         """From now on the program is missing."""
-        self._make_unstartable(name, 127, "No such file or directory")
+        self._make_unstartable(name, *MISSING)
 
     def forbid(self, name: str) -> None:
         """From now on the program is not executable."""
-        self._make_unstartable(name, 126, "Permission denied")
-
-    def answer(
-        self,
-        *argv: Any,
-        stdout: str | bytes = b"",
-        stderr: str | bytes = b"",
-        exit_status: int = 0,
-        signal: int = 0,
-        orders: Sequence[str] = (),
-        times: int = 1,
-        **options: Any,
-    ) -> None:
-        """Register the answer to one call, or to several.
-
-        Answers to the same argv are given in the order of their registration.
-        Further options are fp.register's: wait, callback, stdin_callable.
-        """
-        self.program(argv[0])
-        self.fp.register(
-            list(argv),
-            stdout=stdout,
-            stderr=stderr,
-            returncode=Ending(-signal if signal else exit_status, orders),
-            occurrences=times,
-            **options,
-        )
-
-    def when(self, *beginning: str, do: Callable[[], object]) -> None:
-        """Do this, once, when a call that begins like this comes in, before it is answered."""
-        self._events.append((list(beginning), do))
+        self._make_unstartable(name, *FORBIDDEN)
 
     # What a test asks
 
-    def calls_of(self, *beginning: str) -> list[Call]:
-        """The calls whose argv begins like this."""
-        return [call for call in self.calls if call.argv[: len(beginning)] == list(beginning)]
-
-    def leaks_of(self, secret: str) -> list[Call]:
-        """The calls that show the secret to everyone who may run ps."""
-        return [
-            call
-            for call in self.calls
-            if any(secret in text for text in (*call.argv, *call.environ.values()))
-        ]
-
-    def still_running(self, within: float = 2.0) -> list[Call]:
+    def still_running(self, within: float = 2.0) -> list[Process]:
         """The calls of which some process is alive after so many seconds."""
         deadline = time.monotonic() + within
         return [
@@ -227,11 +148,6 @@ class Fakes:
             for call in self.calls
             if not call.is_over.wait(max(0.0, deadline - time.monotonic()))
         ]
-
-    def check(self) -> None:
-        """Fail the test if there was a call for which it registered no answer."""
-        failures, self._failures = self._failures, []
-        assert not failures, "\n".join(failures)
 
     def run_program(self, *argv: Any, stdin: bytes = b"", **options: Any) -> Outcome:
         """Run a real program, such as the script itself, as a process of its own."""
@@ -243,7 +159,7 @@ class Fakes:
     def start_program(self, *argv: Any, **options: Any) -> subprocess.Popen[bytes]:
         """Start a real program; its streams are pipes, unless an option says otherwise."""
         words, pipe = [str(word) for word in argv], subprocess.PIPE
-        with self._popen_lock:
+        with self._lock:
             self.fp.pass_command(words)
             return subprocess.Popen(
                 words, **{"stdin": pipe, "stdout": pipe, "stderr": pipe, **options}
@@ -259,7 +175,7 @@ class Fakes:
 
     # The server
 
-    def __enter__(self) -> Fakes:
+    def __enter__(self) -> Stubs:
         self.bin.mkdir()
         for name in REAL_PROGRAMS:
             (self.bin / name).symlink_to(shutil.which(name) or f"/usr/bin/{name}")
@@ -310,7 +226,7 @@ class Fakes:
             request = receive(reader)
             if request is None:
                 return
-            call = Call(request)
+            call = Process(request)
             self.calls.append(call)
             if self._patience.finished.is_set():
                 return
@@ -320,38 +236,11 @@ class Fakes:
                 call.has_ended_by_itself = reader.read() == b"."
             call.is_over.set()
 
-    def _let_happen(self, call: Call) -> None:
-        with self._popen_lock:
-            due = [event for event in self._events if call.argv[: len(event[0])] == event[0]][:1]
-            self._events = [event for event in self._events if event not in due]
-        for _, do in due:
-            do()
-
-    def _reply_to(self, call: Call) -> bytes:
-        try:
-            self._let_happen(call)
-            process = self._popen(call)
-            stdout, stderr = process.communicate(call.stdin)
-            ending = process.returncode
-        except Exception as error:  # noqa: BLE001 (whatever it is, the test is to fail with it)
-            self._failures.append(f"{call}: {error!r}")
-            stdout, stderr, ending = b"", f"{error}\n".encode(), NOT_REGISTERED
+    def _reply_to(self, call: Process) -> bytes:
+        stdout, stderr, ending = self.answer_to(call)
         orders = getattr(ending, "orders", ())
         head = " ".join([str(len(stdout)), str(len(stderr)), str(int(ending)), *orders])
         return head.encode() + b"\n" + stdout + stderr
-
-    def _popen(self, call: Call) -> subprocess.Popen[bytes]:
-        pipe = subprocess.PIPE
-        with self._popen_lock:
-            try:
-                return subprocess.Popen(call.argv, stdin=pipe, stdout=pipe, stderr=pipe)
-            except ProcessNotRegisteredError:
-                answers = (answerer(call) for answerer in self.answerers)
-                answer = next((answer for answer in answers if answer is not None), None)
-                if answer is None:
-                    raise
-                self.answer(*call.argv, **answer)
-                return subprocess.Popen(call.argv, stdin=pipe, stdout=pipe, stderr=pipe)
 
 
 def interpreter() -> str:

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pretend_services import (
+from pretend.services import (
     MISSING,
     Service,
     has_ended,
-    is_job,
-    moment,
-    newest_tasks,
+    image_of,
     node_id,
     pinned,
+    spells_out,
+    with_digest,
 )
 
-OPTIONS_WITH_VALUE = {"--filter", "--format", "--type", "--username"}
+# What the client fills in where it shows a service's Spec, and nowhere else: swarmkit, api/defaults.
+DEFAULTS = {
+    "RestartPolicy": {"Condition": "any", "Delay": 5 * 10**9, "MaxAttempts": 0},
+    "ContainerSpec": {"StopGracePeriod": 10 * 10**9, "DNSConfig": {}},
+}
+OPTIONS_WITH_VALUE = {"--format", "--type", "--username"}
 OPTIONS_WITHOUT_VALUE = {
     "-d",
     "-q",
@@ -82,17 +86,10 @@ def fill_in(template: str, row: dict) -> str:
 
 def listing(service: Service) -> dict:
     """A row of `docker service ls`."""
-    states = [task["state"] for task in newest_tasks(service)]
-    replicas = f"{states.count('Running')}/{len(states)}"
-    if is_job(service):
-        replicas += f" ({states.count('Complete')}/{len(states)} completed)"
     return {
         "ID": service["id"][:12],
         "Name": service["name"],
-        "Mode": service["mode"],
-        "Replicas": replicas,
-        "Image": service["image"],
-        "Ports": "",
+        "Image": image_of(service["image"]),
         **service["listing"],
     }
 
@@ -103,10 +100,13 @@ def inspection(service: Service) -> dict:
         "ID": service["id"],
         "Version": {"Index": service["version"]},
         "CreatedAt": service["created"],
-        "UpdatedAt": moment(0),  # as under an autoscaler, which updates all the time
+        "UpdatedAt": service["changed"],
         "Spec": spec(service, service["image"]),
         "Endpoint": {"Spec": {}},
     }
+    template = document["Spec"]["TaskTemplate"]
+    for part, defaults in DEFAULTS.items():
+        template[part] = {**defaults, **template[part]}
     if service["previous"]:
         document["PreviousSpec"] = previous_spec(service)
     if service["rollout"]:
@@ -114,6 +114,14 @@ def inspection(service: Service) -> dict:
         if service["rollout"].endswith("completed"):
             document["UpdateStatus"]["CompletedAt"] = service["begun"]
     for path, value in service["inspect"].items():
+        put(document, path, value)
+    return document
+
+
+def sent(service: Service) -> dict:
+    """The same as the daemon sent it: a client that is older shows less."""
+    document = inspection(service)
+    for path, value in service["unknown_to_client"].items():
         put(document, path, value)
     return document
 
@@ -127,11 +135,13 @@ def previous_spec(service: Service) -> dict:
         document["Mode"] = {"Replicated": {"Replicas": 99}}
     elif service["placed"] is not None:
         document["TaskTemplate"]["Placement"] = service["placed"]
+    elif service["then"] == "endpoint":
+        document["EndpointSpec"] = {"Ports": [{"TargetPort": 8080}]}
     return document
 
 
 def spec(service: Service, image: str) -> dict:
-    """A service's Spec with this image."""
+    """A service's Spec with this image, as swarm stores it."""
     names = {"replicated job": "ReplicatedJob", "global job": "GlobalJob", "global": "Global"}
     mode: dict = {names.get(service["mode"], "Replicated"): {}}
     if service["mode"] == "replicated":
@@ -147,20 +157,21 @@ def spec(service: Service, image: str) -> dict:
 
 
 def task_template(service: Service, image: str) -> dict:
-    """What a task with this image is made of."""
-    digest = f"@sha256:{hashlib.sha256(image.encode()).hexdigest()}"
+    """What a task with this image is made of, as swarm stores it."""
+    policy = {"Condition": service["restart"], "MaxAttempts": service["max_attempts"]}
+    stored = {key: value for key, value in policy.items() if value not in ("any", 0)}
+    if spells_out(image):
+        stored["Condition"] = service["restart"]
     return {
         "ContainerSpec": {
-            "Image": image + digest if pinned(service) else image,
+            "Image": with_digest(image) if pinned(service) else image_of(image),
             "Mounts": [
                 {"Type": "volume", "Source": source, "Target": target}
                 for source, target in service["mounts"]
             ],
+            **{key: value for key, value in service["container"].items() if value is not None},
         },
-        "RestartPolicy": {
-            "Condition": service["restart"],
-            "MaxAttempts": service["max_attempts"],
-        },
+        "RestartPolicy": stored,
         "Placement": service["placement"],
         "ForceUpdate": 0,
         "Runtime": "container",
@@ -171,7 +182,7 @@ def put(document: dict, path: str, value: Any) -> None:
     """Set or remove one field: path is "Spec.TaskTemplate.RestartPolicy"."""
     *parents, field = path.split(".")
     for key in parents:
-        document = document[key]
+        document = document.setdefault(key, {})
     document[field] = copy.deepcopy(value)
     if value == MISSING:
         del document[field]
@@ -180,7 +191,7 @@ def put(document: dict, path: str, value: Any) -> None:
 def place(service: Service, task: dict) -> dict:
     """Where a task is: a global service has one a node, and no slots."""
     if service["mode"] == "global":
-        return {"NodeID": node_id(task["slot"])}
+        return {"NodeID": node_id(task["node"])}
     return {"Slot": task["slot"]}
 
 
@@ -206,13 +217,13 @@ def node(id_: str, is_leader: bool, facts: dict) -> dict:
 def ps_row(service: Service, task: dict) -> dict:
     """A row of `docker service ps --no-trunc --no-resolve`."""
     [where] = place(service, task).values()
-    rejected = f"No such image: {task['image']}"
+    rejected = f"No such image: {image_of(task['image'])}"
     is_nowhere = service["mode"] != "global" and task["state"] in ("New", "Allocated", "Pending")
     return {
         "ID": task["id"],
         "Name": f"{service['id']}.{where}",
-        "Image": task["image"],
-        "Node": "" if is_nowhere else node_id(task.get("node", task["slot"])),
+        "Image": image_of(task["image"]),
+        "Node": "" if is_nowhere else node_id(task["node"]),
         "DesiredState": task["desired"],
         "CurrentState": f"{task['state']} {task['since']} ago",
         "Error": task.get("error", rejected if task["state"] == "Rejected" else ""),
