@@ -19,7 +19,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from engines import Unavailable, cached, debian_mirror
+from lab.engines import Unavailable, cached, debian_mirror
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -5,10 +5,11 @@ import re
 import stat
 from pathlib import Path
 
-import machine as machines
 import pytest
 from lab import Lab, wait_until
-from machine import ECR, PROJECT, REGION, TOKEN, Machine
+from lab import machine as machines
+from lab.engines import PROJECT
+from lab.machine import ECR, REGION, TOKEN, Machine
 from units import (
     CERTIFICATE_LINE,
     EVERY_SECOND,
@@ -174,15 +175,8 @@ def test_a_new_node_of_the_lab_can_pull_after_a_run_of_the_hardened_unit(
     # given: a swarm whose token has died, and whose manager has this machine for its system
     with Lab(managers=1, workers=0) as lab:
         lab.login(lab.manager)
-        lab.manager.docker(
-            "service",
-            "create",
-            "-d",
-            "--with-registry-auth",
-            "--mode=global",
-            "--name=web",
-            lab.image(),
-        )
+        create = "service create -d --with-registry-auth --mode=global --name=web"
+        lab.manager.docker(create, lab.image())
         wait_until(lambda: lab.states("web") == ["running"], "web runs")
         before = [task["ID"] for task in lab.tasks("web")]
         lab.rotate()

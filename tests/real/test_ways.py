@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 from lab import wait_until
-from machine import ECR, PROJECT, REGION, Machine
+from lab.engines import PROJECT
+from lab.machine import ECR, REGION, Machine
 from units import (
     CERTIFICATE,
     CERTIFICATE_LINE,

@@ -57,7 +57,7 @@ class Host:
 
     @property
     def enter(self):
-        return ["nsenter", "-t", str(self.pid), "-n", "-m", "-p", "-u", "--"]
+        return f"nsenter -t {self.pid} -n -m -p -u --".split()
 
     @property
     def memory(self):
@@ -66,25 +66,19 @@ class Host:
 
     def power_on(self):
         (self.folder / "run" / "lock").mkdir(parents=True, exist_ok=True)
+        unshare = [
+            "unshare",
+            "--net",
+            "--mount",
+            "--pid",
+            "--uts",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+        ]
+        arguments = [self.name, str(self._lab_folder), sys.executable, FIRST_PROCESS]
         self._holder = subprocess.Popen(
-            [
-                "unshare",
-                "--net",
-                "--mount",
-                "--pid",
-                "--uts",
-                "--fork",
-                "--kill-child",
-                "--mount-proc",
-                "sh",
-                "-c",
-                SET_UP,
-                "sh",
-                self.name,
-                str(self._lab_folder),
-                sys.executable,
-                FIRST_PROCESS,
-            ],
+            [*unshare, "sh", "-c", SET_UP, "sh", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
