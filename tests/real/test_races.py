@@ -8,9 +8,9 @@ import threading
 import time
 
 import pytest
-from case import SCRIPT, SEED
-from helpers import held_up
+from case import SCRIPT, SEED, refreshed
 from lab import OTHER_ACCOUNT, OTHER_REGION, ecr_host, wait_until
+from lab.wrappers import held_up
 from promise import case_on, deploy_stack, stacks
 
 
@@ -79,7 +79,7 @@ def updates_go_well(case, names):
     if result.returncode:
         assert "out of sequence" in result.stderr, result
     else:
-        assert set(names) <= set(result.stdout.split()), result
+        assert set(names) <= refreshed(result.stdout, result.stderr), result
     return not result.returncode
 
 
@@ -91,7 +91,7 @@ def test_deploys_at_the_same_moment(case, verdict):
     case.give(case.manager, label)
     config = case.lab.folder / "build-machine"
     deploy_stack(case, label, case.lab.image(), config)
-    case.create("web", "--update-monitor", "100ms")
+    case.create("web", "--update-monitor 100ms")
     case.runs("web"), case.runs("shop_web")
     new = case.lab.image()
     # when
@@ -128,7 +128,7 @@ def test_ten_runs_at_the_same_moment(case, verdict):
     case.lab.login(case.manager, *hosts)
     names = [f"web{number}" for number in range(6)]
     for number, name in enumerate(names):
-        case.create(name, "--replicas", "0", image=case.lab.image(host=hosts[number % 3]))
+        case.create(name, "--replicas 0", image=case.lab.image(host=hosts[number % 3]))
     case.lab.rotate()
     (case.manager.home / ".docker/config.json").unlink()
     # when
@@ -136,8 +136,7 @@ def test_ten_runs_at_the_same_moment(case, verdict):
     outputs = [run.communicate(timeout=120) for run in runs]
     # then
     well = all(
-        run.returncode == 0 and set(names) <= set(output.split())
-        for run, (output, _) in zip(runs, outputs)
+        run.returncode == 0 and set(names) <= refreshed(*said) for run, said in zip(runs, outputs)
     )
     for name in names:
         case.scale(name, 1)
@@ -189,7 +188,7 @@ def test_leader_dies_in_the_middle_of_a_run(three_managers, verdict):
     case = three_managers
     names = [f"web{number:02}" for number in range(12)]
     for name in names:
-        case.create(name, "--replicas", "0")
+        case.create(name, "--replicas 0")
     leader = leader_dies_in_a_run(case, names)
     new = case.lab.leader()
     case.manager = new
@@ -238,8 +237,8 @@ def test_stopped_at_random_moments(stack):
         # given
         names = [f"web{number}" for number in range(6)]
         for name in names:
-            case.create(name, "--mode", "global")
-        case.create("job", "--mode", "replicated-job", image=case.lab.image("true"))
+            case.create(name, "--mode global")
+        case.create("job", "--mode replicated-job", image=case.lab.image("true"))
         case.completed("job", 1)
         before = {name: (case.lab.service(name)["Spec"], case.runs(name, 2)) for name in names}
         # when
@@ -250,7 +249,7 @@ def test_stopped_at_random_moments(stack):
         assert case.seen(lambda: all(case.runs_on(name, newcomer) for name in names))
         case.lab.rotate()
         result = case.refresh()
-        assert (result.returncode, sorted(result.stdout.split())) == (0, names), result
+        assert (result.returncode, refreshed(result.stderr)) == (0, set(names)), result
         for name, (spec, tasks) in before.items():
             assert case.lab.service(name)["Spec"] == spec
             assert case.running(name) > tasks
