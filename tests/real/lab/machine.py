@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -66,6 +67,10 @@ while [ $status = 133 ]; do
 done
 exit $status
 """
+NSPAWN = (
+    "--quiet --register=no --keep-unit --console=pipe --capability=all"
+    " --system-call-filter='@keyring bpf' --boot"
+)
 
 FILES = {
     "/etc/hosts": f"127.0.0.1 localhost\n127.0.0.2 {ECR}\n127.0.0.3 {' '.join(AWS_HOSTS)}\n",
@@ -320,25 +325,9 @@ def launch(
     for name in ("written", "root"):
         (folder / name).mkdir()
     with open(folder / "console", "wb") as console:
+        arguments = ["launch", folder, base, *shlex.split(NSPAWN), *options]
         return host.popen(
-            [
-                "unshare",
-                "--mount",
-                "sh",
-                "-c",
-                LAUNCH,
-                "launch",
-                folder,
-                base,
-                "--quiet",
-                "--register=no",
-                "--keep-unit",
-                "--console=pipe",
-                "--capability=all",
-                "--system-call-filter=@keyring bpf",
-                "--boot",
-                *options,
-            ],
+            ["unshare", "--mount", "sh", "-c", LAUNCH, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=console,
             stderr=console,
