@@ -363,14 +363,18 @@ def test_crash_loops(case, verdict):
 HEALTH_CHECK = "--health-cmd true --health-interval 1s"
 SIZED_TMPFS = "--mount type=tmpfs,target=/scratch,tmpfs-size=1048576"
 UPGRADES = [
-    pytest.param("20.10", "26.1", "", "without a health check", id="plain"),
-    pytest.param("20.10", "26.1", HEALTH_CHECK, "with a health check", id="health check"),
-    pytest.param("26.1", "testing", SIZED_TMPFS, "with a tmpfs of a given size", id="tmpfs"),
+    ("20.10", "26.1", {"without a health check": "", "with a health check": HEALTH_CHECK}),
+    ("26.1", "testing", {"with a tmpfs of a given size": SIZED_TMPFS}),
 ]
+ONCE_AND_SAID = {
+    SEED: "restarts once",
+    SCRIPT: "restarts once, and says so",
+    NOTHING: "goes on",
+}
 
 
-@pytest.mark.parametrize("older, newer, options, what", UPGRADES)
-def test_upgraded_engine(request, way, older, newer, options, what):
+@pytest.mark.parametrize("older, newer, kinds", UPGRADES, ids=["20.10 to 26.1", "to testing"])
+def test_upgraded_engine(request, way, older, newer, kinds):
     """An engine is upgraded between two runs"""
     try:
         newer = engines.engine(newer)
@@ -380,27 +384,35 @@ def test_upgraded_engine(request, way, older, newer, options, what):
     with lab:
         # given
         case = Case(lab, way).begin()
-        case.create("web", options)
-        old, versions = case.runs("web"), [version_of(lab)]
+        names = {f"web{number}": kind for number, kind in enumerate(kinds)}
+        for name, kind in names.items():
+            case.create(name, kinds[kind])
+        old, versions = {name: case.runs(name) for name in names}, [version_of(lab)]
         upgrade(lab, newer)
         versions.append(version_of(lab))
-        wait_until(lambda: case.running("web") not in (old, set()), "its task is started anew", 60)
-        before = case.running("web")
+        before = {name: started_anew(case, name, old[name]) for name in names}
         lab.rotate()
         # when
         result = case.refresh()
         # then
         assert result.returncode == 0, result
-        restarts = case.seen(
-            lambda: case.running("web") != before, by=[SEED, SCRIPT] if options else []
-        )
-        seen = "restarts once" if restarts else "goes on"
-        if "web restarts: " in result.stderr and "1 restarted" in result.stderr:
-            seen += ", and says so"
-    expected = {SEED: "restarts once", SCRIPT: "restarts once, and says so", NOTHING: "goes on"}
-    title = f"An engine is upgraded between two runs: a service {what}"
-    table.record(request, title, " to ".join(versions), way, seen)
-    assert seen == (expected[way] if options else "goes on")
+        for name, kind in names.items():
+            restarts = case.seen(
+                lambda name=name: case.running(name) != before[name],
+                by=[SEED, SCRIPT] if kinds[kind] else [],
+            )
+            seen = "restarts once" if restarts else "goes on"
+            if f"{name} restarts: " in result.stderr and "1 restarted" in result.stderr:
+                seen += ", and says so"
+            title = f"An engine is upgraded between two runs: a service {kind}"
+            table.record(request, title, " to ".join(versions), way, seen)
+            assert seen == (ONCE_AND_SAID[way] if kinds[kind] else "goes on")
+
+
+def started_anew(case, name, old):
+    """The tasks that run in place of those that ended with their engine."""
+    wait_until(lambda: case.running(name) not in (old, set()), f"{name} is started anew", 60)
+    return case.running(name)
 
 
 def version_of(lab):

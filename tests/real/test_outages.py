@@ -7,7 +7,7 @@ Needs root on Debian or Ubuntu; see lab/.
 import re
 
 import pytest
-from case import SCRIPT, refreshed
+from case import SCRIPT, Case, refreshed
 from lab import REGION, ecr_host, wait_until
 from lab.wrappers import held_up
 from promise import own_lab, stacks
@@ -31,16 +31,29 @@ def assert_failed(result, says):
 
 
 @stacks
-def test_the_daemon_is_down(case):
-    # given
-    case.create("web", "--replicas 0")
-    case.manager.crash_docker()
-    # when
-    result = case.refresh()
-    case.manager.revive_docker()
-    # then
-    assert_failed(result, "Cannot connect to the Docker daemon")
-    case.lab.leader()
+def test_the_daemon_is_down_and_restarts_in_the_middle_of_a_run(stack):
+    with own_lab(stack, managers=1, workers=0) as lab:
+        # given
+        case = Case(lab, SCRIPT).begin()
+        names = {f"web{number}" for number in range(30)}
+        for name in names:
+            case.create(name, "--replicas 0")
+        last = lab.service("web29")["ID"]
+        lab.manager.crash_docker()
+        # when, then
+        assert_failed(case.refresh(), "Cannot connect to the Docker daemon")
+        # and when
+        lab.manager.revive_docker()
+        lab.leader()
+        with held_up(lab, "docker", f"*update*{last}"):
+            run = case.start(lab.manager)
+            wait_until(lab.manager.update_calls, "the run has begun to refresh")
+            lab.manager.crash_docker()
+        lab.manager.revive_docker()
+        _, said = run.communicate()
+        # then
+        assert (run.returncode, refreshed(said)) == (0, names), said
+        assert re.search("failed; next attempt in 1 s: docker service", said), said
 
 
 @stacks
@@ -107,24 +120,3 @@ def test_surroundings(case, shell, says):
     # then: it is refreshed nevertheless
     assert says in result.stderr
     assert (result.returncode, refreshed(result.stderr)) == (0, {"web"}), result
-
-
-@stacks
-def test_the_daemon_restarts_in_the_middle_of_a_run(case):
-    # given
-    names = {f"web{number}" for number in range(30)}
-    for name in names:
-        case.create(name, "--replicas 0")
-    last = case.lab.service("web29")["ID"]
-    before = len(case.manager.update_calls())
-    # when
-    with held_up(case.lab, "docker", f"*update*{last}"):
-        run = case.start(case.manager)
-        begun = "the run has begun to refresh"
-        wait_until(lambda: len(case.manager.update_calls()) > before, begun)
-        case.manager.crash_docker()
-    case.manager.revive_docker()
-    _, said = run.communicate()
-    # then
-    assert (run.returncode, refreshed(said)) == (0, names), said
-    assert re.search("failed; next attempt in 1 s: docker service", said), said

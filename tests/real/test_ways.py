@@ -287,7 +287,7 @@ def test_a_virtual_environments_python(manager: Machine) -> None:
     manager.run("/opt/venv/bin/pip", "install", "--no-index", "--find-links=/opt/sh", "sh")
     # when, then
     manager.run("/opt/venv/bin/python", SCRIPT, "--dry-run")
-    assert "cannot load the library sh" in manager.run(SCRIPT, "--dry-run", check=False)
+    assert "cannot load" in manager.run(SCRIPT, "--dry-run", check=False)
 
 
 def test_roots_pip(manager: Machine) -> None:
