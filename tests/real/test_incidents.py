@@ -331,16 +331,16 @@ def test_global_with_nodes_that_are_out(case, verdict):
 
 @stacks
 def test_crash_loops(case, verdict):
-    """Task history limit 1, eight crash loops in paused rollouts, and a service that is well"""
+    """Task history limit 1, four crash loops in paused rollouts, and a service that is well"""
     # given
     case.manager.docker("swarm update --task-history-limit 1")
     try:
-        for number in range(8):
+        for number in range(4):
             options = "--replicas 2 --restart-delay 100ms"
             case.create(f"crash{number}", options, image=case.lab.image("false"))
         case.create("web", config=another_login(case))
         before = case.runs("web")
-        for number in range(8):
+        for number in range(4):
             case.update(f"crash{number}", "--env-add NEW=1")
         # when
         updates = case.updates("web")
