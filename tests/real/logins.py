@@ -1,111 +1,23 @@
-"""Docker logins as machines have them: credential helpers, and others who log in or out meanwhile.
+"""The docker of one manager, its logins, and others who log in or out meanwhile."""
 
-Run as a program it plays the ECR of one region under its own name, for credential helpers that
-know no other address: helpers.py FOLDER ADDRESS CERTIFICATE KEY
-"""
-
-import contextlib
 import json
-import ssl
 import subprocess
-import sys
-from http.server import ThreadingHTTPServer
-from pathlib import Path
 
-import engines
-from aws_stub import Handler
-from lab import ecr_host, wait_until
-from registries import AWS_ADDRESS, REGION, REGISTRIES
+from lab import DAEMON, engines
+from lab.certificates import make_certificate
+from lab.registries import REGION, REGISTRIES
+from lab.wrappers import (
+    ECR_HELPER,
+    ELSEWHERE,
+    HELPER,
+    HOST,
+    SSH,
+    WRAPPER,
+    play_ecr,
+    write_program,
+)
 
-HOST = ecr_host()
 ADDRESS = REGISTRIES[REGION][0]
-ECR_API = f"api.ecr.{REGION}.amazonaws.com"
-
-# Answers `get` with what a test says; takes and forgets what it is to store or to erase.
-HELPER = """#!/bin/sh
-server=$(head -n1)
-case "$1" in
-get) {get} ;;
-*) {keep} ;;
-esac
-"""
-
-# A machine finds AWS by its name, and knows the authority that has signed its certificate.
-ECR_HELPER = """#!/bin/sh
-unset AWS_ENDPOINT_URL
-export SSL_CERT_FILE="{certificate}"
-exec "{program}" "$@"
-"""
-
-# One docker after the other, with what a test has others do before and after the Nth of a kind, or
-# the Nth of all.
-WRAPPER = """#!/bin/sh
-exec 9>>"{folder}/order"
-flock 9
-kind="{folder}/$1-$2"
-all="{folder}/docker"
-counted() {{ count=$(($(cat "$1" 2>/dev/null || echo 0) + 1)); echo "$count" | tee "$1"; }}
-happens() {{
-    if [ -e "$1" ]; then env -u DOCKER_CONFIG sh "$1" </dev/null >/dev/null 2>&1 9>&-; fi
-}}
-kind="$kind-$(counted "$kind")"
-all="$all-$(counted "$all")"
-happens "$all-before"
-happens "$kind-before"
-"{docker}" "$@" 9>&-
-status=$?
-happens "$kind-after"
-exit $status
-"""
-
-# As of a snap: it keeps its logins where nobody looks for them.
-ELSEWHERE = """#!/bin/sh
-export DOCKER_CONFIG="{folder}"
-exec "{docker}" "$@"
-"""
-
-# Where nobody has a server: what docker asks of ssh is to run `docker system dial-stdio` there.
-SSH = """#!/bin/sh
-DOCKER_HOST="unix://{socket}" DOCKER_CONTEXT= exec "{docker}" system dial-stdio
-"""
-
-# Waits before it does what it is asked.
-HELD_UP = """#!/bin/sh
-case "$*" in
-{arguments})
-    : >"{begun}"
-    until [ -e "{goes_on}" ]; do sleep 0.1; done
-    ;;
-esac
-exec "{program}" "$@"
-"""
-
-
-def write_program(path, text):
-    path.unlink(missing_ok=True)
-    path.write_text(text)
-    path.chmod(0o755)
-
-
-@contextlib.contextmanager
-def held_up(lab, name, arguments="*"):
-    """A program whose arguments match the shell's pattern waits for the end of the block.
-
-    Yields a function that waits until it does.
-    """
-    program = lab.programs / name
-    real = program.readlink()
-    begun, goes_on = lab.folder / f"{name}-has-begun", lab.folder / f"{name}-goes-on"
-    for file in (begun, goes_on):
-        file.unlink(missing_ok=True)
-    text = HELD_UP.format(arguments=arguments, begun=begun, goes_on=goes_on, program=real)
-    write_program(program, text)
-    try:
-        yield lambda: wait_until(begun.exists, f"{name} is asked")
-    finally:
-        goes_on.touch()
-        program.unlink()
-        program.symlink_to(real)
 
 
 class Logins:
@@ -220,9 +132,9 @@ class Logins:
             "tlsverify": True,
             **{name: str(path) for name, path in files.items()},
         }
-        (lab.folder / "daemon.json").write_text(json.dumps(settings))
+        (lab.folder / DAEMON).write_text(json.dumps(settings))
         node.restart_docker()
-        (lab.folder / "daemon.json").write_text("{}")
+        (lab.folder / DAEMON).write_text("{}")
         lab.leader()
         return {"ca.pem": certificate, "cert.pem": certificate, "key.pem": key}
 
@@ -259,47 +171,3 @@ class Logins:
         draft = self.case.lab.folder / f"{name}-config.json"
         draft.write_text(text)
         return f"cp {draft} {self.config}.draft; mv {self.config}.draft {self.config}"
-
-
-def play_ecr(lab):
-    """Start the ECR of the lab's region under its own name, once; returns its certificate."""
-    folder = lab.registries.folder
-    certificate, key = folder / "ecr.pem", folder / "ecr-key.pem"
-    if certificate.exists():
-        return certificate
-    make_certificate(certificate, key)
-    with open(lab.folder / "hosts", "a") as hosts:
-        hosts.write(f"{AWS_ADDRESS} {ECR_API}\n")
-    arguments = [__file__, lab.registries.aws_folder, AWS_ADDRESS, certificate, key]
-    lab.registries.host.daemon([sys.executable, *arguments])
-    ask = ["bash", "-c", f"exec 3<>/dev/tcp/{AWS_ADDRESS}/443"]
-    wait_until(lambda: not lab.manager.run(ask).returncode, "the ECR answers")
-    return certificate
-
-
-def make_certificate(certificate, key, name=f"DNS:{ECR_API}"):
-    """A certificate for the name of the ECR, or another, signed by itself."""
-    argv = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
-    names = ["-subj", "/CN=lab", "-addext", f"subjectAltName={name}"]
-    files = ["-keyout", key, "-out", certificate]
-    subprocess.run([*argv.split(), *names, *files], check=True, stderr=subprocess.DEVNULL)
-
-
-class Ecr(Handler):
-    """The stub of the lab, with an address that a credential helper believes."""
-
-    def answer(self, status, kind, text):
-        super().answer(status, kind, text.replace("https://lab", f"https://{HOST}"))
-
-
-def main(folder, address, certificate, key):
-    Handler.folder = Path(folder)
-    server = ThreadingHTTPServer((address, 443), Ecr)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    server.serve_forever()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -1,18 +1,16 @@
 """Plays AWS in a machine, with the machine's own Python: ECR and STS under their own names, and the instance metadata."""
 
 import json
-import ssl
 import threading
 import time
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
-from aws_stub import Handler
+from aws_stub import Handler, over_tls
 
 HERE = Path(__file__).resolve().parent
-ACCESS_KEY = (
-    "KEY-OF-THE-INSTANCE"  # only the metadata hand it out: who signs with it has asked there
-)
+# Only the metadata hand it out: who signs with it has asked there.
+ACCESS_KEY = "KEY-OF-THE-INSTANCE"
 EXPIRATION = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600))
 KEYS = {"AccessKeyId": ACCESS_KEY, "SecretAccessKey": "secret", "Expiration": EXPIRATION}
 CREDENTIALS = "/latest/meta-data/iam/security-credentials/"
@@ -55,9 +53,7 @@ class Cloud(Handler):
 
 def main():
     api = ThreadingHTTPServer(("127.0.0.3", 443), Cloud)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(HERE / "tls.crt", HERE / "tls.key")
-    api.socket = context.wrap_socket(api.socket, server_side=True)
+    over_tls(api, HERE / "tls.crt", HERE / "tls.key")
     threading.Thread(target=api.serve_forever, daemon=True).start()
     ThreadingHTTPServer(("169.254.169.254", 80), Cloud).serve_forever()
 

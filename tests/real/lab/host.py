@@ -8,6 +8,7 @@ container behind.
 """
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 
+UNSHARE = "unshare --net --mount --pid --uts --fork --kill-child --mount-proc"
 # `ip netns exec` would need /etc/netns and hides the cgroups under a fresh /sys; a
 # mount namespace of our own needs neither. Docker's default socket, its runtime files
 # and lock files live under /run, so every host gets a /run of its own, and a /dev/shm, where
@@ -57,7 +59,7 @@ class Host:
 
     @property
     def enter(self):
-        return ["nsenter", "-t", str(self.pid), "-n", "-m", "-p", "-u", "--"]
+        return f"nsenter -t {self.pid} -n -m -p -u --".split()
 
     @property
     def memory(self):
@@ -66,25 +68,9 @@ class Host:
 
     def power_on(self):
         (self.folder / "run" / "lock").mkdir(parents=True, exist_ok=True)
+        arguments = [self.name, str(self._lab_folder), sys.executable, FIRST_PROCESS]
         self._holder = subprocess.Popen(
-            [
-                "unshare",
-                "--net",
-                "--mount",
-                "--pid",
-                "--uts",
-                "--fork",
-                "--kill-child",
-                "--mount-proc",
-                "sh",
-                "-c",
-                SET_UP,
-                "sh",
-                self.name,
-                str(self._lab_folder),
-                sys.executable,
-                FIRST_PROCESS,
-            ],
+            [*shlex.split(UNSHARE), "sh", "-c", SET_UP, "sh", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,

@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -17,46 +18,27 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from host import Host, Janitor
 from lab import wait_until
-from registries import ACCOUNT, REGION, ecr_host
+from lab.certificates import make_certificate
+from lab.engines import CACHE, debian_mirror
+from lab.host import Host, Janitor
+from lab.registries import ACCOUNT, REGION, ecr_host
 
 HERE = Path(__file__).resolve().parent
-PROJECT = HERE.parents[1]
-CACHE = PROJECT / ".cache"
 
 SUITE = "bookworm"
-FIRST_PACKAGES = ("systemd", "systemd-sysv", "dbus", "python3", "ca-certificates")
+FIRST_PACKAGES = "systemd systemd-sysv dbus python3 ca-certificates"
 PACKAGES = (
-    "python3-sh",
-    "docker.io",
-    "cron",
-    "curl",
-    "make",
-    "iproute2",
-    "openssl",
-    "awscli",
-    "docker-registry",
-    "apache2-utils",
-    "python3-pip",
-    "python3-venv",
-    "binutils",
-    "libpython3.11",
+    "python3-sh docker.io cron curl make iproute2 openssl awscli docker-registry apache2-utils"
+    " python3-pip python3-venv binutils libpython3.11"
 )
 # Folder in /opt, what is in it. PyInstaller needs the last two of the packages above.
 PIP_PACKAGES = {"aws-v1": "awscli<2", "pyinstaller": "pyinstaller>=6,<7", "sh": "sh<2.4"}
 # AWS's own installer brings a PyInstaller bundle in one folder: exe/pyinstaller of aws-cli.
+# The hidden import is one that it hides from PyInstaller.
 FREEZE = (
-    "python3",
-    "-m",
-    "PyInstaller",
-    "--log-level=ERROR",
-    "--collect-all=awscli",
-    "--hidden-import=html.parser",  # which it hides from PyInstaller
-    "--distpath=/opt/aws-bundle",
-    "--workpath=/tmp/freeze",
-    "--specpath=/tmp/freeze",
-    "/usr/bin/aws",
+    "python3 -m PyInstaller --log-level=ERROR --collect-all=awscli --hidden-import=html.parser"
+    " --distpath=/opt/aws-bundle --workpath=/tmp/freeze --specpath=/tmp/freeze /usr/bin/aws"
 )
 
 ECR = ecr_host()
@@ -85,6 +67,10 @@ while [ $status = 133 ]; do
 done
 exit $status
 """
+NSPAWN = (
+    "--quiet --register=no --keep-unit --console=pipe --capability=all"
+    " --system-call-filter='@keyring bpf' --boot"
+)
 
 FILES = {
     "/etc/hosts": f"127.0.0.1 localhost\n127.0.0.2 {ECR}\n127.0.0.3 {' '.join(AWS_HOSTS)}\n",
@@ -152,79 +138,33 @@ def base_system() -> Path:
 
 
 def install_system(root: Path) -> None:
-    call(
-        "debootstrap",
-        "--variant=minbase",
-        "--include=" + ",".join(FIRST_PACKAGES),
-        SUITE,
-        str(root),
-        debian_mirror(),
-    )
+    include = FIRST_PACKAGES.replace(" ", ",")
+    mirror, _ = debian_mirror()
+    call("debootstrap --variant=minbase", f"--include={include}", SUITE, root, mirror)
     # apt installs the rest, since debootstrap does not understand virtual packages.
     # What it downloads stays in the root: a machine without a network can install it again.
-    apt = (
-        "chroot",
-        str(root),
-        "env",
-        "DEBIAN_FRONTEND=noninteractive",
-        "apt-get",
-        "-y",
-        "--no-install-recommends",
-    )
-    call(*apt, "update")
-    call(*apt, "install", *PACKAGES)
+    apt = "env DEBIAN_FRONTEND=noninteractive apt-get -y --no-install-recommends"
+    call("chroot", root, *f"{apt} update".split())
+    call("chroot", root, *f"{apt} install {PACKAGES}".split())
     for folder in ("aws-v1", "pyinstaller"):
         install_from_pypi(root, folder)
-    call(
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--dest",
-        str(root / "opt/sh"),
-        PIP_PACKAGES["sh"],
-    )
-    call("chroot", str(root), "env", "PYTHONPATH=/opt/pyinstaller", *FREEZE)
+    download = f"{sys.executable} -m pip download --quiet --no-deps --dest"
+    call(download, root / "opt/sh", PIP_PACKAGES["sh"])
+    call("chroot", root, "env", "PYTHONPATH=/opt/pyinstaller", *FREEZE.split())
 
 
 def install_from_pypi(root: Path, folder: str) -> None:
     """Into a folder of its own, for the Python of the root."""
-    version = call(
-        "chroot", str(root), "python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"
-    )
-    call(
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--target",
-        str(root / "opt" / folder),
-        "--python-version",
-        version.strip(),
-        "--only-binary=:all:",
-        PIP_PACKAGES[folder],
-    )
+    ask = "import sys; print('%d.%d' % sys.version_info[:2])"
+    version = call("chroot", root, "python3", "-c", ask).strip()
+    install = f"{sys.executable} -m pip install --quiet --only-binary=:all:"
+    target = ("--target", root / "opt" / folder, "--python-version", version)
+    call(install, *target, PIP_PACKAGES[folder])
 
 
-def debian_mirror() -> str:
-    """The mirror that this computer itself installs from."""
-    rows = call(
-        "apt-get",
-        "indextargets",
-        "--format",
-        "$(ORIGIN)|$(LABEL)|$(REPO_URI)",
-        "Created-By: Packages",
-    )
-    for origin, label, uri in (row.split("|") for row in rows.splitlines()):
-        if (origin, label) == ("Debian", "Debian"):
-            return uri
-    raise AssertionError("apt knows no Debian mirror on this computer: run apt-get update first")
-
-
-def call(*command: str) -> str:
+def call(program: str, *arguments: object) -> str:
+    """Run a program, whose first arguments may stand beside its name; returns what it printed."""
+    command = [*program.split(), *map(str, arguments)]
     done = subprocess.run(
         command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
@@ -271,23 +211,11 @@ class Machine:
 
     def run(self, *command: str, check: bool = True, **environment: str) -> str:
         """Run a program in the machine and return its output: stdout, and stderr after it."""
+        enter = f"nsenter --target {self.first_process} --all -- env -i -C /".split()
+        environment = {**PLAIN_ENVIRONMENT, **environment}
+        variables = [f"{name}={value}" for name, value in environment.items()]
         done = subprocess.run(
-            [
-                "nsenter",
-                "--target",
-                str(self.first_process),
-                "--all",
-                "--",
-                "env",
-                "-i",
-                "-C",
-                "/",
-                *(
-                    f"{name}={value}"
-                    for name, value in {**PLAIN_ENVIRONMENT, **environment}.items()
-                ),
-                *command,
-            ],
+            [*enter, *variables, *command],
             check=False,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -384,27 +312,8 @@ def furnish(root: Path) -> None:
     cloud = root / "opt/cloud"
     for program in ("cloud.py", "aws_stub.py"):
         shutil.copy(HERE / program, cloud)
-    names = ",".join(f"DNS:{name}" for name in (ECR, *AWS_HOSTS))
-    call(
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-days",
-        "7",
-        "-subj",
-        "/CN=aws",
-        "-addext",
-        f"subjectAltName={names}",
-        "-keyout",
-        f"{cloud}/tls.key",
-        "-out",
-        f"{cloud}/tls.crt",
-    )
+    names = [f"DNS:{name}" for name in (ECR, *AWS_HOSTS)]
+    make_certificate(cloud / "tls.crt", cloud / "tls.key", *names)
     trusted = root / "etc/docker/certs.d" / ECR
     trusted.mkdir(parents=True)
     shutil.copy(cloud / "tls.crt", trusted / "ca.crt")
@@ -416,25 +325,9 @@ def launch(
     for name in ("written", "root"):
         (folder / name).mkdir()
     with open(folder / "console", "wb") as console:
+        arguments = ["launch", folder, base, *shlex.split(NSPAWN), *options]
         return host.popen(
-            [
-                "unshare",
-                "--mount",
-                "sh",
-                "-c",
-                LAUNCH,
-                "launch",
-                folder,
-                base,
-                "--quiet",
-                "--register=no",
-                "--keep-unit",
-                "--console=pipe",
-                "--capability=all",
-                "--system-call-filter=@keyring bpf",
-                "--boot",
-                *options,
-            ],
+            ["unshare", "--mount", "sh", "-c", LAUNCH, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=console,
             stderr=console,

@@ -2,12 +2,18 @@
 
 Answers with what files say, read anew for each request: FOLDER/token-REGION holds that
 region's token, and a region without such a file refuses; FOLDER/account holds the
-caller's account. Usage: aws_stub.py FOLDER ADDRESS PORT
+caller's account.
+
+    aws_stub.py FOLDER ADDRESS PORT [CERTIFICATE KEY REGISTRY]
+
+With the last three it speaks TLS, and says that its tokens are of that registry, as credential
+helpers want to hear.
 """
 
 import base64
 import json
 import re
+import ssl
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,6 +27,7 @@ IDENTITY = """<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/20
 
 class Handler(BaseHTTPRequestHandler):
     folder = Path()
+    registry = "lab"
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
@@ -44,7 +51,7 @@ class Handler(BaseHTTPRequestHandler):
         data = {
             "authorizationToken": base64.b64encode(f"AWS:{token}".encode()).decode(),
             "expiresAt": time.time() + 12 * 3600,
-            "proxyEndpoint": "https://lab",
+            "proxyEndpoint": f"https://{self.registry}",
         }
         self.answer(200, "application/x-amz-json-1.1", json.dumps({"authorizationData": [data]}))
 
@@ -61,6 +68,22 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(text.encode())
 
 
+def over_tls(server, certificate, key):
+    """Let that server speak TLS, and return it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    return server
+
+
+def main(folder, address, port, *tls):
+    Handler.folder = Path(folder)
+    server = ThreadingHTTPServer((address, int(port)), Handler)
+    if tls:
+        certificate, key, Handler.registry = tls
+        over_tls(server, certificate, key)
+    server.serve_forever()
+
+
 if __name__ == "__main__":
-    Handler.folder = Path(sys.argv[1])
-    ThreadingHTTPServer((sys.argv[2], int(sys.argv[3])), Handler).serve_forever()
+    main(*sys.argv[1:])

@@ -3,7 +3,7 @@
     with Lab(engine="20.10", managers=1, workers=1) as lab:
         image = lab.image()                       # pushed; no node has had it
         lab.login(lab.manager)                    # docker login with the region's token
-        lab.manager.docker("service", "create", "-d", "--with-registry-auth", image)
+        lab.manager.docker("service create -d --with-registry-auth", image)
         lab.rotate()                              # the token has died
         result = lab.manager.script("--dry-run")  # .returncode .stdout .stderr
 
@@ -18,6 +18,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import socket
 import subprocess
 import tempfile
@@ -25,9 +26,9 @@ import time
 import urllib.parse
 from pathlib import Path
 
-import engines
-from host import Host, Janitor
-from registries import (
+from lab import engines
+from lab.host import Host, Janitor
+from lab.registries import (
     AWS_ADDRESS,
     AWS_PORT,
     OTHER_ACCOUNT,
@@ -51,7 +52,8 @@ __all__ = [
     "wait_until",
 ]
 
-SCRIPT = Path(__file__).resolve().parents[2] / "ecr_swarm_login.py"
+SCRIPT = engines.PROJECT / "ecr_swarm_login.py"
+DAEMON = "daemon.json"  # of all nodes
 
 # The complete solution of the article that this project began with, word for word but
 # for `get-login`, which AWS CLI 2 no longer has, and for several registries at a time.
@@ -139,22 +141,11 @@ class Node(Host):
         engine = self.lab.engine_folder
         path = f"{engine}/usr/sbin:{engine}/usr/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         # --debug: the log then tells each API call, which is how updates are counted.
+        options = "--debug --bridge=none --iptables=false --userland-proxy=false"
+        folders = ("--data-root", self.folder / "data", "--config-file", self.lab.folder / DAEMON)
+        cgroups = f"--exec-opt native.cgroupdriver=cgroupfs --cgroup-parent /{self.lab.folder.name}"
         self.daemon(
-            [
-                engine / "usr/sbin/dockerd",
-                "--debug",
-                "--data-root",
-                self.folder / "data",
-                "--config-file",
-                self.lab.folder / "daemon.json",
-                "--bridge=none",
-                "--iptables=false",
-                "--userland-proxy=false",
-                "--exec-opt",
-                "native.cgroupdriver=cgroupfs",
-                "--cgroup-parent",
-                f"/{self.lab.folder.name}",
-            ],
+            [engine / "usr/sbin/dockerd", *options.split(), *folders, *cgroups.split()],
             env={"PATH": path, "SSL_CERT_FILE": str(self.lab.registries.certificate)},
         )
         wait_until(self.answers, f"dockerd answers on {self.name}; see {self.folder}/dockerd.log")
@@ -169,12 +160,8 @@ class Node(Host):
         """One call of the Docker API, which is much cheaper to poll with than the client."""
         connection = DockerSocket(self.socket)
         try:
-            connection.request(
-                method,
-                path,
-                body and json.dumps(body),
-                {"Content-Type": "application/json"} if body else {},
-            )
+            headers = {"Content-Type": "application/json"} if body else {}
+            connection.request(method, path, body and json.dumps(body), headers)
             response = connection.getresponse()
             text = response.read().decode()
         finally:
@@ -183,13 +170,17 @@ class Node(Host):
             raise RuntimeError(f"{method} {path} on {self.name}: {response.status} {text}")
         return json.loads(text) if response.headers.get_content_type().endswith("json") else text
 
-    def docker(self, *argv, check=True, text=None, config=None):
-        """Run the lab's docker client here as the user would; returns its stdout."""
+    def docker(self, command, *argv, check=True, text=None, config=None):
+        """Run the lab's docker client here as the user would; returns its stdout.
+
+        The first argument is a line of words; what may have spaces in it comes after it.
+        """
+        argv = [*shlex.split(command), *map(str, argv)]
         environment = {**self.environment, "DOCKER_HOST": f"unix://{self.socket}"}
         if config:
             environment["DOCKER_CONFIG"] = str(config)
         result = subprocess.run(
-            [self.lab.programs / "docker", *map(str, argv)],
+            [self.lab.programs / "docker", *argv],
             text=True,
             input=text,
             env=environment,
@@ -268,7 +259,7 @@ class Lab:
         self.programs.mkdir()
         (self.programs / "docker").symlink_to(self._clients / "usr/bin/docker")
         (self.programs / "aws").symlink_to(self._aws)
-        (self.folder / "daemon.json").write_text("{}")
+        (self.folder / DAEMON).write_text("{}")
         (self.folder / "seed.sh").write_text(SEED)
         self.registries = Registries(self.folder)
         names = ["127.0.0.1 localhost", *Registries.names(), ""]
@@ -278,7 +269,7 @@ class Lab:
         nodes += [self._new_node(f"w{number}", False) for number in range(1, workers + 1)]
         with concurrent.futures.ThreadPoolExecutor() as pool:
             list(pool.map(Node.start, nodes))
-        self.manager.docker("swarm", "init", "--advertise-addr", self.manager.address)
+        self.manager.docker(f"swarm init --advertise-addr {self.manager.address}")
         for node in nodes[1:]:
             self._join(node)
 
@@ -289,18 +280,10 @@ class Lab:
 
     def _join(self, node):
         manager = self.leader()
-        token = manager.docker(
-            "swarm", "join-token", "-q", "manager" if node.is_manager else "worker"
-        )
-        node.docker(
-            "swarm",
-            "join",
-            "--advertise-addr",
-            node.address,
-            "--token",
-            token,
-            f"{manager.address}:2377",
-        )
+        role = "manager" if node.is_manager else "worker"
+        token = manager.docker(f"swarm join-token -q {role}")
+        join = f"swarm join --advertise-addr {node.address} --token {token}"
+        node.docker(f"{join} {manager.address}:2377")
         wait_until(lambda: self.node_info(node)["Status"]["State"] == "ready", "the node is ready")
 
     @property
@@ -323,10 +306,8 @@ class Lab:
                 for info in manager.api("/nodes"):
                     name = info["Description"].get("Hostname")
                     if info.get("ManagerStatus", {}).get("Leader"):
-                        return next(
-                            (node for node in self.managers if node.name == name and node.running),
-                            None,
-                        )
+                        found = [each for each in self.managers if each.name == name]
+                        return next((each for each in found if each.running), None)
         return None
 
     def leader(self):
@@ -335,11 +316,8 @@ class Lab:
 
     def node_info(self, node):
         name = node.name
-        return next(
-            info
-            for info in self.manager.api("/nodes")
-            if info["Description"].get("Hostname") == name
-        )
+        infos = self.manager.api("/nodes")
+        return next(info for info in infos if info["Description"].get("Hostname") == name)
 
     def add_node(self, name, is_manager=False):
         """A new machine joins the swarm."""
@@ -350,7 +328,7 @@ class Lab:
 
     def remove_node(self, node):
         node.power_off()
-        self.manager.docker("node", "rm", "--force", node.name)
+        self.manager.docker(f"node rm --force {node.name}")
         self.nodes.remove(node)
 
     def rotate(self, region=None):
@@ -366,18 +344,11 @@ class Lab:
     def login(self, node, *hosts, config=None):
         """docker login on that node with the password that is right at this moment."""
         for host in hosts or [ecr_host()]:
-            user, password = "AWS", None
-            if host == PRIVATE:
-                user, password = PRIVATE_USER, PRIVATE_PASSWORD
-            node.docker(
-                "login",
-                "--username",
-                user,
-                "--password-stdin",
-                host,
-                config=config,
-                text=password or self.registries.tokens[host.split(".")[3]],
-            )
+            user, password = PRIVATE_USER, PRIVATE_PASSWORD
+            if host != PRIVATE:
+                user, password = "AWS", self.registries.tokens[host.split(".")[3]]
+            login = f"login --username {user} --password-stdin {host}"
+            node.docker(login, config=config, text=password)
 
     def service(self, name):
         """The service as the API shows it."""
