@@ -235,7 +235,7 @@ class Stage:
     def run_script(self, *arguments: str) -> int:
         print("\n$", " ".join([SCRIPT.name, *arguments]), flush=True)
         status = self.run(sys.executable, SCRIPT, *arguments)
-        too_long = ": a service has been held back for over six hours" if status == HELD_BACK_TOO_LONG else ""
+        too_long = ": a service is held back too long" if status == HELD_BACK_TOO_LONG else ""
         print(f"(exit status {status}{too_long})")
         return status
 
