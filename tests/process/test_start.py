@@ -141,7 +141,7 @@ def test_an_update_that_hangs_is_killed_with_its_child(
     outcome = run()
 
     assert outcome.status == 1
-    assert "; failed: web: docker service update: xargs hung, and was killed" in outcome.last_line
+    assert "; failed: web: docker service update hung, and was killed" in outcome.last_line
     assert stubs.still_running() == []
 
 

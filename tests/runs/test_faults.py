@@ -128,10 +128,10 @@ NO_LEADER = "rpc error: code = Unknown desc = The swarm does not have a leader."
 DISK_FULL = "Error saving credentials: write /root/.docker/config.json1: no space left on device"
 GET = "aws ecr get-login-password"
 NO_TOKEN = f"Failed to acquire docker login credentials: {GET}"
-NONE = "Failed to acquire docker login credentials: aws printed something that is no token (hidden) -> look for a wr"
+NONE = "Failed to acquire docker login credentials: aws printed no valid token (output hidden) -> look for a wr"
 DENIED = f"Docker login failed for {ECR}: docker login"
 FOR_DEPLOYS = f"Deploys from this host may send no valid login to {ECR}: {DENIED}"
-UNREADABLE = "docker shows what cannot be read, or this machine lacks something: "
+UNREADABLE = "docker's output is unexpected, or this host lacks something: "
 
 # fmt: off
 TABLE = [
@@ -160,7 +160,7 @@ TABLE = [
     Row("no word on who leads", both(option("--leader-only"), says(*LEADER, stdout="maybe\n", times=9)), UNREADABLE, 1, ""),
     Row("list cut short", says(*LIST, stdout=f"0123 {ECR_US}/app:2 us\n", signal=9, times=99), "docker service ls failed with exit status -9", 1, ""),
     Row("inspect cut short", says(*INSPECT, signal=9), "2 refreshed", 0, ALL),
-    Row("inspect prints nothing", says(*INSPECT, stderr="old", times=99), "docker service inspect shows less than it was asked for", 1, ""),
+    Row("inspect prints nothing", says(*INSPECT, stderr="old", times=99), "docker service inspect printed less than was asked for", 1, ""),
     Row("list of tasks cut short", both(add("half", replicas="1/2", others="Preparing"), says(*TASKS, signal=9)), "half held back: its tasks are starting", 0, ALL),
     Row("specs of tasks cut short", says(*SPECS, signal=9), "2 refreshed", 0, ALL),
     # logins
@@ -176,10 +176,10 @@ TABLE = [
     Row("config.json is no JSON", both(option("--refresh-only"), config_text("{auths:")), "config file", 1, ""),
     Row("config.json is mended", config_text("{auths:"), "2 logins, 2 refreshed", 0, ALL),
     # updates
-    Row("an update is killed", update_of("web", signal=9, times=99), "web: docker service update: xargs failed with exit status 125: xargs: docker: terminated", 1, "us"),
+    Row("an update is killed", update_of("web", signal=9, times=99), "web: docker service update failed with exit status 125: xargs: docker: terminated", 1, "us"),
     Row("an update ends with 255", update_of("web", exit_status=255), "2 refreshed", 0, ALL),
     Row("an update is not confirmed", update_of("web", times=99), "; failed: web: docker did not confirm the update", 1, "us"),
-    Row("an update hangs", update_of("web", orders=["hang"], times=99), "web: docker service update: xargs hung, and was killed", 1, "us"),
+    Row("an update hangs", update_of("web", orders=["hang"], times=99), "web: docker service update hung, and was killed", 1, "us"),
 ]
 # fmt: on
 

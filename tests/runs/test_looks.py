@@ -312,7 +312,7 @@ def test_tasks_that_are_reaped_meanwhile_cost_nothing(
 # The last look
 
 UNFORESEEN = (
-    "restarts: its tasks are being replaced, which nothing had shown before; likely, after an engine"
+    "restarts: its tasks are being replaced, which could not be foreseen; likely, after an engine"
     " upgrade, docker writes an unchanged spec differently"
 )
 

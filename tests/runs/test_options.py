@@ -195,7 +195,7 @@ def test_keep_rollback(
     outcome = run("--keep-rollback", "2")
 
     assert (outcome.status, outcome.refreshed) == (0, refreshed)
-    kept = "web left alone: docker service rollback is kept possible by --keep-rollback\n"
+    kept = "web left alone: --keep-rollback keeps docker service rollback possible\n"
     assert (kept in outcome.stderr) is not refreshed
 
 

@@ -272,8 +272,8 @@ def test_a_docker_that_does_not_use_the_folder(
 
     assert (outcome.status, outcome.refreshed) == (1, [])
     for text in (
-        f"Docker login failed for {ECR}: docker does not use the folder of the run",
-        " -> as a snap's: use --login-only, then --refresh-only",
+        f"Docker login failed for {ECR}: docker ignored DOCKER_CONFIG",
+        " -> for a snap: run --login-only, then --refresh-only",
     ):
         assert text in outcome.last_line
     assert "next attempt" not in outcome.stderr

@@ -23,7 +23,7 @@ from pretend.services import PAUSED
 from pretend.swarm import PretendSwarm
 
 SEQUENCE = "rpc error: code = Unknown desc = update out of sequence"
-FAILED = f"docker service update: xargs failed with exit status 123: {SEQUENCE}"
+FAILED = f"docker service update failed with exit status 123: {SEQUENCE}"
 PAUSES = ["1", "3", "9"]
 
 # Trying again
@@ -73,7 +73,7 @@ def test_failing_with_the_same_words_is_said_once(
 
     first, *others, last = [line for line in outcome.lines if "fail" in line]
     assert first == f"web failed; next attempt in 1 s: {FAILED}"
-    waits = re.findall(r"web still fails; next attempt in (\d+) s\n", outcome.stderr)
+    waits = re.findall(r"web failed again; next attempt in (\d+) s\n", outcome.stderr)
     assert waits == ["3", "9", "60", *PAUSES] and len(others) == len(waits)
     assert last.endswith(f"; failed: web: {FAILED}")
 

@@ -112,8 +112,8 @@ def rollout(outcome: str, says: str, state: str, hours: float, *slots: Slot, **f
                                          **facts})  # fmt: skip
 
 
-GO_ON = "to go on: docker service update --with-registry-auth web"
-GO_BACK = f"{GO_ON}; to go back: docker service rollback web"
+GO_ON = "to continue: docker service update --with-registry-auth web"
+GO_BACK = f"{GO_ON}; to roll back: docker service rollback web"
 
 ROLLOUTS = [
     rollout(*IS_DUE, "completed", 0),

@@ -28,7 +28,7 @@ from ecr_swarm_login import PAUSES, TRY_SECONDS  # before a fixture shortens the
 
 SORTED = "the docker client sorts its mounts and ulimits (docker/cli#7226)"
 RESTARTS = f"its tasks restart: {SORTED}"
-GO_ON = "to go on: docker service update --with-registry-auth"
+GO_ON = "to continue: docker service update --with-registry-auth"
 LOGGED_IN = f"Docker login succeeded for {ECR}"
 IN_N = "in N seconds"
 NO_SUCH = "there is no such service: see docker service ls"
@@ -38,7 +38,7 @@ def stands_still(name: str, rollout: str) -> str:
     """Why a rollout is held back, and what a person can do."""
     return (
         f"its rollout is {rollout}, see docker service ps {name}; {GO_ON} {name};"
-        f" to go back: docker service rollback {name}"
+        f" to roll back: docker service rollback {name}"
     )
 
 
