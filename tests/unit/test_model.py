@@ -195,12 +195,6 @@ def test_what_an_update_does(expected: str, slots: list[Slot], facts: dict[str, 
     assert repr(service) == before, "the model changes what docker showed"
 
 
-def test_what_an_update_stops_is_what_serves() -> None:
-    service = seen("Running*", "Preparing", "Complete", "Running", **ON_FAILURE)
-
-    assert [task.id for task in script.stopped(service)] == ["1"]
-
-
 def test_nodes_that_nobody_asked_for_count_as_usable() -> None:
     """Or touched() could not say whether there is anything to ask for."""
     service = script.replace(seen("Pending", **GLOBAL), usable=None)
