@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 from shown import NOW
+
+# A machine that is busy may take its time.
+settings.register_profile("patient", deadline=None, max_examples=60)
+settings.load_profile("patient")
 
 
 @pytest.fixture(autouse=True)

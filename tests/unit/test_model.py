@@ -74,8 +74,6 @@ STATES = [
     *[case("repeats 1", state, **THREE_ATTEMPTS) for state in (*ENDED, *STOPPED)],
     case("heals 1", "Rejected", **THREE_ATTEMPTS),
     case("repeats 1", "Failed", max_attempts=1),
-    # a condition that this version does not know is taken for any
-    case("", "Complete", condition="some day"),
     # It is over, and swarm has not noticed yet.
     case("repeats 1", "Complete/Running", **ONE_SHOT),
     case("", "Failed/Running"),
@@ -193,6 +191,11 @@ def test_what_an_update_does(expected: str, slots: list[Slot], facts: dict[str, 
 
     assert effects(service) == expected
     assert repr(service) == before, "the model changes what docker showed"
+
+
+@pytest.mark.xfail(strict=True, reason="not yet: see what was found")
+def test_a_service_of_an_unknown_condition_may_finish() -> None:
+    assert effects(seen("Complete", condition="some day")) == "repeats 1"
 
 
 def test_nodes_that_nobody_asked_for_count_as_usable() -> None:
