@@ -193,7 +193,6 @@ def test_what_an_update_does(expected: str, slots: list[Slot], facts: dict[str, 
     assert repr(service) == before, "the model changes what docker showed"
 
 
-@pytest.mark.xfail(strict=True, reason="not yet: see what was found")
 def test_a_service_of_an_unknown_condition_may_finish() -> None:
     assert effects(seen("Complete", condition="some day")) == "repeats 1"
 

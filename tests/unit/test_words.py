@@ -355,8 +355,8 @@ def test_logins_that_docker_held_anyway_are_not_counted(run: script.Run, said: S
         (dict.fromkeys("abcd", "no"), "4 failed in 2.2 seconds; failed: 4 services: no"),
         ({"a": "1", "b": "2", "c": "3"}, "3 failed in 2.2 seconds; failed: a: 1; b: 2; c: 3"),
         # What is no service is not counted as one, and the run needs no name.
-        ({THE_RUN: "no"}, "nothing to do in 2.2 seconds; failed: no"),
-        ({"registry a.b": "no"}, "nothing to do in 2.2 seconds; failed: registry a.b: no"),
+        ({THE_RUN: "no"}, "nothing done in 2.2 seconds; failed: no"),
+        ({"registry a.b": "no"}, "nothing done in 2.2 seconds; failed: registry a.b: no"),
     ],
 )
 def test_what_failed_is_in_the_last_line(
@@ -400,33 +400,52 @@ def test_what_is_held_back_too_long_is_in_the_last_line(run: script.Run, said: S
 # What is attempted again
 
 
-def test_what_is_attempted_again_is_said_in_full_once(run: script.Run, said: Said) -> None:
-    problems = {name: Problem("no") for name in ("web", "api")}
+class Patient:
+    """Stands in for Programs: there is time for everything, and it passes at once."""
 
-    script.say_again(run, problems, 1)
+    def seconds_left(self) -> float:
+        return 1000
+
+    def run(self, *command: str, **_: Any) -> str:
+        assert command[0] == "sleep"
+        return ""
+
+
+def attempted_again(run: script.Run, seconds: int, **problems: str) -> None:
+    """The run is attempted again, after that pause and with these problems."""
+    run.programs = Patient()  # type: ignore[assignment]
+    run.problems = {name: Problem(why) for name, why in problems.items()}
+    assert script.pause(run, 1, seconds)
+
+
+def test_what_is_attempted_again_is_said_in_full_once(run: script.Run, said: Said) -> None:
+    attempted_again(run, 1, web="no", api="no")
     assert said.lines() == [(logging.WARNING, "api, web failed; next attempt in 1 s: no")]
-    script.say_again(run, problems, 3)
+    attempted_again(run, 3, web="no", api="no")
     assert said.lines() == [(NOTICE, "api, web still fails; next attempt in 3 s")]
-    script.say_again(run, {"web": Problem("no more")}, 9)
+    attempted_again(run, 9, web="no more")
     assert said.lines() == [(logging.WARNING, "web failed; next attempt in 9 s: no more")]
 
 
+def test_the_run_as_a_whole_is_attempted_again(run: script.Run, said: Said) -> None:
+    attempted_again(run, 1, **{THE_RUN: "no"})
+    attempted_again(run, 3, **{THE_RUN: "no"})
+
+    assert said.lines() == [
+        (logging.WARNING, "The run failed; next attempt in 1 s: no"),
+        (NOTICE, "The run still fails; next attempt in 3 s"),
+    ]
+
+
 def test_the_last_line_has_it_all_the_same(run: script.Run, said: Said) -> None:
-    run.problems = {"web": Problem("no")}
-    script.say_again(run, run.problems, 1)
+    attempted_again(run, 1, web="no")
     said.lines()
 
     assert ended(run, said)[2].endswith("; failed: web: no")
 
 
 def test_each_reason_is_a_line_of_its_own(run: script.Run, said: Said) -> None:
-    problems = {
-        "web": Problem("no"),
-        "api": Problem("100 %"),
-        **dict.fromkeys("abcd", Problem("d")),
-    }
-
-    script.say_again(run, problems, 60)
+    attempted_again(run, 60, web="no", api="100 %", **dict.fromkeys("abcd", "d"))
 
     assert said.lines() == [
         (logging.WARNING, "4 services failed; next attempt in 60 s: d"),
