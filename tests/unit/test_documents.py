@@ -743,7 +743,7 @@ def test_a_service_that_docker_does_not_show_is_a_failure() -> None:
 
     for shown, asked in ((Docker(Shown("Running")), rows), (Docker(), rows[1:])):
         with pytest.raises(
-            Problem, match="^docker service inspect shows less than it was asked for$"
+            Problem, match="^docker service inspect printed less than was asked for$"
         ):
             script.look(shown, "", asked)
 
@@ -807,7 +807,7 @@ def test_what_is_left_out_without_a_word_is_a_failure(question: str, command: st
     docker = Docker(shown)
     setattr(docker, f"show_{question}", lambda ids: "")
 
-    with pytest.raises(Problem, match=f"^{command}.* shows less than it was asked for$"):
+    with pytest.raises(Problem, match=f"^{command}.* printed less than was asked for$"):
         look(shown, docker=docker)
 
 

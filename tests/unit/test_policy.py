@@ -52,8 +52,8 @@ def row(outcome: str, says: str, *slots: Slot, **facts: Any) -> Any:
 
 # The whole table ----------------------------------------------------------------------------------
 
-GO_ON = "to go on: docker service update --with-registry-auth web"
-GO_BACK = "; to go back: docker service rollback web"
+GO_ON = "to continue: docker service update --with-registry-auth web"
+GO_BACK = "; to roll back: docker service rollback web"
 ANYWAY = "to refresh it anyway: ecr_swarm_login.py --all-services web"
 
 Row = tuple[tuple[Slot, ...], dict[str, Any], str, str]
@@ -74,7 +74,7 @@ ROWS: dict[str, Row] = {
     ),
     "moved": of(
         HELD,
-        "its image has just moved to another registry: see the next run",
+        "its image has just moved to another registry; see the next run",
         "Running",
         image=f"{ELSEWHERE}/app:1",
     ),
@@ -88,7 +88,7 @@ ROWS: dict[str, Row] = {
     ),
     "without a tag": of(
         HELD,
-        f"its image has neither tag nor digest, and an update deploys {ECR}/team/app:latest -> tag it:"
+        f"its image has neither tag nor digest; an update would deploy {ECR}/team/app:latest -> tag it:"
         f" docker service update --with-registry-auth --image {ECR}/team/app:TAG web",
         "Running",
         image=f"{ECR}/team/app",
@@ -96,7 +96,7 @@ ROWS: dict[str, Row] = {
     ),
     "amid a rollout": of(
         HELD,
-        f"its rollout is paused, and a refresh would push it on -> {GO_ON}{GO_BACK}",
+        f"its rollout is paused, and a refresh would advance it -> {GO_ON}{GO_BACK}",
         "Running*",
         NEW,
         rollout="paused",
@@ -105,14 +105,13 @@ ROWS: dict[str, Row] = {
     ),
     "behind": of(
         HELD,
-        "tasks of an older spec are at work, and a refresh would go on with the rollout"
-        f" -> {GO_ON}",
+        f"tasks still run an older spec, and a refresh would continue the rollout -> {GO_ON}",
         "Running*",
         former=A_REFRESH,
     ),
     "to roll back": of(
         LEFT,
-        "docker service rollback is kept possible by --keep-rollback",
+        "--keep-rollback keeps docker service rollback possible",
         "Running",
         **DEPLOYED,
         hours=1,
@@ -132,7 +131,7 @@ ROWS: dict[str, Row] = {
         **ONE_SHOT,
     ),
     "finished": of(LEFT, "its tasks have finished, and would run again", "Complete", **ONE_SHOT),
-    "starting": of(HELD, "its tasks are starting, and would start again", "Pending"),
+    "starting": of(HELD, "its tasks are starting, and would be restarted", "Pending"),
     "unsorted": of(
         RESTARTING, "the docker client reorders its mounts or ulimits", "Running", **UNSORTED
     ),
@@ -143,7 +142,7 @@ ROWS: dict[str, Row] = {
     ),
     "too many": of(
         RESTARTING,
-        "more of its tasks are at work than it should have",
+        "more of its tasks are running than it should have",
         "Running",
         "Running",
         replicas=1,
@@ -208,7 +207,7 @@ KINDS = [
     row(RESTARTING, "reorders its mounts or ulimits",
         spec={"TaskTemplate.ContainerSpec.Ulimits": [{"Name": "nofile"}, {"Name": "core"}]}),
     row(RESTARTING, "its placement is out of date", "Running", "Running~", **GLOBAL),
-    row(RESTARTING, "more of its tasks are at work", ["Running", "Running"]),
+    row(RESTARTING, "more of its tasks are running", ["Running", "Running"]),
 ]  # fmt: skip
 
 # Tasks that have finished, prepare, or lack a token; what an update does to each is in test_model.py.
@@ -260,8 +259,8 @@ def rollout(outcome: str, says: str, state: str, hours: float, *slots: Slot, **f
     return row(outcome, says, *slots, **shown)
 
 
-IS_UPDATING = "its rollout is updating, and a refresh would push it on"
-IS_PAUSED = "its rollout is paused, and a refresh would push it on"
+IS_UPDATING = "its rollout is updating, and a refresh would advance it"
+IS_PAUSED = "its rollout is paused, and a refresh would advance it"
 
 ROLLOUTS = [
     rollout(*IS_DUE, "completed", 0),
@@ -284,10 +283,10 @@ ROLLOUTS = [
     rollout(HELD, f"{IS_PAUSED} -> {GO_ON}{GO_BACK}", "paused", 1, former=PORTS),
     rollout(OVERDUE, IS_PAUSED, "paused", LONG, former=PORTS),
     # on its way back, which leads nowhere else
-    rollout(HELD, f"is rollback_started, and a refresh would push it on -> {GO_ON}",
+    rollout(HELD, f"is rollback_started, and a refresh would advance it -> {GO_ON}",
             "rollback_started", 1, "Running*", NEW),
     rollout(OVERDUE, "its rollout is rollback_started", "rollback_started", LONG),
-    rollout(HELD, f"is rollback_paused, and a refresh would push it on -> {GO_ON}",
+    rollout(HELD, f"is rollback_paused, and a refresh would advance it -> {GO_ON}",
             "rollback_paused", 1),
     rollout(OVERDUE, "its rollout is unheard_of", "unheard_of", LONG),
     # swarm's own rollback keeps no former spec; once it has paused, nothing is left to go back to
@@ -425,12 +424,12 @@ def of_a_newer_engine(**sent: Any) -> script.Service:
 def test_settings_that_the_client_would_drop() -> None:
     service = of_a_newer_engine(OomScoreAdj=5, Healthcheck={"StartInterval": 1, "Retries": 0})
     reason = (
-        "the docker client is older than the engine, and drops"
+        "the docker client predates the engine, and would drop"
         " TaskTemplate.ContainerSpec.Healthcheck, TaskTemplate.ContainerSpec.Healthcheck.StartInterval"
         f", TaskTemplate.ContainerSpec.OomScoreAdj{VERSIONS}"
     )
 
-    assert decided(service) == (HELD, f"{reason} -> update the client")
+    assert decided(service) == (HELD, f"{reason} -> update it")
     assert decided(service, all_services=True) == (FORCED, f"although {reason}")
 
 

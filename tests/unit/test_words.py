@@ -147,6 +147,16 @@ REMEDIES = [
         255,
     ),
     remedy(
+        "log in, or leave out --refresh-only",
+        ALWAYS,
+        "Error: Cannot perform an interactive login from a non TTY device",
+    ),
+    remedy(
+        "log in, or leave out --refresh-only",
+        ALWAYS,
+        "error: cannot perform an interactive login from a non-TTY device",
+    ),
+    remedy(
         "see systemctl status docker",
         ALWAYS,
         "Cannot connect to the Docker daemon at unix:///var/run/docker.sock.",
@@ -228,7 +238,7 @@ def test_whatever_else_goes_wrong_is_a_problem_in_one_line() -> None:
     with script.noting(problems, ["web"]):
         raise KeyError("Spec\n\x1b[31m")
 
-    text = "docker shows what cannot be read, or this machine lacks something: KeyError('Spec"
+    text = "docker's output is unexpected, or this host lacks something: KeyError('Spec"
     assert str(problems["web"]).startswith(text)
     assert str(problems["web"]).isprintable()
     assert problems["web"].tries == ALWAYS
@@ -352,7 +362,8 @@ def test_logins_that_docker_held_anyway_are_not_counted(run: script.Run, said: S
         ({"web": "no", "api": "no"}, "2 failed in 2.2 seconds; failed: api, web: no"),
         ({"c": "z", "b": "y", "a": "z"}, "3 failed in 2.2 seconds; failed: a, c: z; b: y"),
         (dict.fromkeys("abc", "no"), "3 failed in 2.2 seconds; failed: a, b, c: no"),
-        (dict.fromkeys("abcd", "no"), "4 failed in 2.2 seconds; failed: 4 services: no"),
+        (dict.fromkeys("abcd", "no"), "4 failed in 2.2 seconds; failed: a, b, c and 1 more: no"),
+        (dict.fromkeys("abcdef", "no"), "6 failed in 2.2 seconds; failed: a, b, c and 3 more: no"),
         ({"a": "1", "b": "2", "c": "3"}, "3 failed in 2.2 seconds; failed: a: 1; b: 2; c: 3"),
         # What is no service is not counted as one, and the run needs no name.
         ({THE_RUN: "no"}, "nothing done in 2.2 seconds; failed: no"),
@@ -422,7 +433,7 @@ def test_what_is_attempted_again_is_said_in_full_once(run: script.Run, said: Sai
     attempted_again(run, 1, web="no", api="no")
     assert said.lines() == [(logging.WARNING, "api, web failed; next attempt in 1 s: no")]
     attempted_again(run, 3, web="no", api="no")
-    assert said.lines() == [(NOTICE, "api, web still fails; next attempt in 3 s")]
+    assert said.lines() == [(NOTICE, "api, web failed again; next attempt in 3 s")]
     attempted_again(run, 9, web="no more")
     assert said.lines() == [(logging.WARNING, "web failed; next attempt in 9 s: no more")]
 
@@ -433,7 +444,7 @@ def test_the_run_as_a_whole_is_attempted_again(run: script.Run, said: Said) -> N
 
     assert said.lines() == [
         (logging.WARNING, "The run failed; next attempt in 1 s: no"),
-        (NOTICE, "The run still fails; next attempt in 3 s"),
+        (NOTICE, "The run failed again; next attempt in 3 s"),
     ]
 
 
@@ -448,7 +459,7 @@ def test_each_reason_is_a_line_of_its_own(run: script.Run, said: Said) -> None:
     attempted_again(run, 60, web="no", api="100 %", **dict.fromkeys("abcd", "d"))
 
     assert said.lines() == [
-        (logging.WARNING, "4 services failed; next attempt in 60 s: d"),
+        (logging.WARNING, "a, b, c and 1 more failed; next attempt in 60 s: d"),
         (logging.WARNING, "api failed; next attempt in 60 s: 100 %"),
         (logging.WARNING, "web failed; next attempt in 60 s: no"),
     ]
