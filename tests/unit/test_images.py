@@ -1,4 +1,4 @@
-"""Which registry an image is in: the grammar of references, and look-alikes that must never get a token."""
+"""Which registry an image is in: every reference there is, and no look-alike, which would get a token."""
 
 from __future__ import annotations
 
@@ -35,17 +35,21 @@ services = st.sampled_from([".dkr.ecr", ".dkr-ecr", ".dkr.ecr-fips", ".dkr-ecr-f
 regions = st.sampled_from(
     [(region, suffix) for suffix, known in SUFFIXES.items() for region in known]
 )
-hosts = st.builds(lambda account, service, region: f"{account}{service}.{region[0]}.{region[1]}", accounts, services,
-                  regions)  # fmt: skip
+hosts = st.builds("{0}{1}.{2[0]}.{2[1]}".format, accounts, services, regions)
 # https://pkg.go.dev/github.com/distribution/reference
 words = st.text(LOWER, min_size=1, max_size=12)
-components = st.builds(lambda first, rest: first + "".join(a + b for a, b in rest), words, st.lists(
-    st.tuples(st.sampled_from([".", "_", "__", "-", "--"]), words), max_size=3))  # fmt: skip
+separators = st.sampled_from([".", "_", "__", "-", "--"])
+further_words = st.lists(st.builds("{}{}".format, separators, words), max_size=3).map("".join)
+components = st.builds("{}{}".format, words, further_words)
 paths = st.lists(components, min_size=1, max_size=5).map("/".join)
-tags = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", fullmatch=True)
+tags = st.text(string.ascii_letters + string.digits + "_", min_size=1, max_size=20)
 digests = st.text("0123456789abcdef", min_size=64, max_size=64)
-endings = st.one_of(st.just(""), tags.map(":{}".format), digests.map("@sha256:{}".format),
-                    st.builds(":{}@sha256:{}".format, tags, digests))  # fmt: skip
+endings = st.one_of(
+    st.just(""),
+    tags.map(":{}".format),
+    digests.map("@sha256:{}".format),
+    st.builds(":{}@sha256:{}".format, tags, digests),
+)
 
 
 @given(hosts, paths, endings)
@@ -79,14 +83,22 @@ def look_alikes(host: str, word: str) -> list[str]:
     """Hosts that somebody else may own, or that are none."""
     account, _, rest = host.partition(".")
     return [
-        f"{host}.{word}", f"{host}.{word}.example", f"{word}.{host}", f"{word}{host}", f"{host}{word}",
-        f"{host}-{word}", f"{host}:443", f"https://{host}", f"AWS@{host}", f"{word}@{host}", f"{host}.",
-        f".{host}", f" {host}", f"{host} ",
-        f"{host}\n", f"{host}\0", host.upper(), host.replace(".dkr", "xdkr"), host.replace("ecr", "ecrx"),
-        host.replace("ecr.", "ecr-fipsx."), host.replace("ecr.", "ecrx"), f"{account[1:]}.{rest}", f"1{account}.{rest}",
-        f"{account[:-1]}x.{rest}", f"{account[:-1]}\u0665.{rest}", rest, f"{account}.{word}.{rest}",
-        host.replace("amazonaws", "amazonaw5"), host.replace(".com", "xcom"), host.replace(".on.aws", "-on.aws"),
-    ]  # fmt: skip
+        # something before it, or after it
+        *[
+            f"{before}{host}"
+            for before in (f"{word}.", word, f"{word}@", "AWS@", "https://", ".", " ")
+        ],
+        *[f"{host}{after}" for after in (f".{word}", f".{word}.example", word, f"-{word}", ":443")],
+        *[f"{host}{after}" for after in (".", " ", "\n", "\0")],
+        # another account
+        *[f"{other}.{rest}" for other in (account[1:], f"1{account}", f"{account[:-1]}x")],
+        *[rest, f"{account[:-1]}\u0665.{rest}", f"{account}.{word}.{rest}"],
+        # another service, or another domain
+        *[host.upper(), host.replace(".dkr", "xdkr"), host.replace("ecr", "ecrx")],
+        *[host.replace("ecr.", "ecr-fipsx."), host.replace("ecr.", "ecrx")],
+        *[host.replace("amazonaws", "amazonaw5"), host.replace(".com", "xcom")],
+        host.replace(".on.aws", "-on.aws"),
+    ]
 
 
 @given(hosts, st.text(LOWER, min_size=1, max_size=8), paths)
@@ -116,16 +128,28 @@ def test_what_is_no_image_at_all(image: str) -> None:
     assert script.ecr_host(image) == ""
 
 
-@pytest.mark.parametrize("host", ["public.ecr.aws", "ecr.eu-central-1.amazonaws.com", "dkr.ecr.eu-central-1.on.aws",
-                                  "api.ecr.eu-central-1.amazonaws.com", "123456789012.dkr.ecr..amazonaws.com",
-                                  "123456789012.dkr.ecr.-.amazonaws.com", "123456789012.dkr.ecr.a.b.amazonaws.com",
-                                  "123456789012.dkr.ecr.eu-central-1.amazonaws.de", "amazonaws.com", ""])  # fmt: skip
+@pytest.mark.parametrize(
+    "host",
+    [
+        "public.ecr.aws",
+        "ecr.eu-central-1.amazonaws.com",
+        "dkr.ecr.eu-central-1.on.aws",
+        "api.ecr.eu-central-1.amazonaws.com",
+        "123456789012.dkr.ecr..amazonaws.com",
+        "123456789012.dkr.ecr.-.amazonaws.com",
+        "123456789012.dkr.ecr.a.b.amazonaws.com",
+        "123456789012.dkr.ecr.eu-central-1.amazonaws.de",
+        "amazonaws.com",
+        "",
+    ],
+)
 def test_other_hosts(host: str) -> None:
     assert script.ecr_host(f"{host}/app:1") == ""
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_the_token_is_that_of_the_host_s_region(suffix: str) -> None:
+def test_a_host_names_the_region_whose_token_opens_it(suffix: str) -> None:
     for region in SUFFIXES[suffix]:
         for service in (".dkr.ecr", ".dkr-ecr-fips"):
-            assert script.region_of(f"123456789012{service}.{region}.{suffix}") == region
+            found = script.ECR_HOST.fullmatch(f"123456789012{service}.{region}.{suffix}")
+            assert found and found[1] == region
