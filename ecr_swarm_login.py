@@ -274,7 +274,7 @@ def noting(problems: Problems, names: Iterable[str]) -> Iterator[None]:
         # Or all that it met on its way stays in memory.
         problems.update(dict.fromkeys(names, problem.with_traceback(None)))
     except Exception as error:  # noqa: BLE001 (one line is all that a person should read)
-        text = f"docker's output is unexpected, or this host lacks something: {error!r}"
+        text = f"docker's output is unexpected, or this host lacks something: {type(error).__name__}: {error}"
         problems.update(dict.fromkeys(names, Problem(in_one_line(text))))
 
 
@@ -398,7 +398,7 @@ def in_one_line(said: str) -> str:
 def explained(name: str, status: int, has_hung: bool, stdout: str, said: str) -> Problem:
     """The problem with a program that has not ended well."""
     how = "hung, and was killed" if has_hung else f"failed with exit status {status}"
-    text = f"{name} {how}: {in_one_line(said) or 'no output'}"
+    text = f"{name} {how}: {in_one_line(said[-9999:]) or 'no output'}"
     for needle, tries, remedy in REMEDIES:
         if needle in text.lower():
             return Problem(f"{text} -> {remedy}", tries, stdout, said)
@@ -526,7 +526,7 @@ def ask(programs: Programs, command: Sequence[str], ids: Sequence[str]) -> list[
     """
     problem = Problem(f"{' '.join(command).partition(' -')[0]} printed less than was asked for")
     try:
-        printed, said = programs.run(*command, *ids, seconds=QUESTION_SECONDS) if ids else "", ""
+        printed, said = (programs.run(*command, *ids, seconds=QUESTION_SECONDS) if ids else ""), ""
     except Problem as error:
         problem, printed, said = error, error.stdout, error.said
     if not all(each in printed or each in said for each in ids):
@@ -710,10 +710,10 @@ def task_from(row: Document, former: Sequence[Task]) -> Task:
     """A task, as docker service ps shows it, given the one before it. Raises KeyError etc."""
     is_wanted = DESIRED[row["DesiredState"]]
     # Running 7 hours ago
+    kind = KINDS[row["CurrentState"].partition(" ")[0]]
     state, number, unit = AGE.fullmatch(row["CurrentState"]).groups()  # type: ignore[union-attr]
     is_long_unit = unit in ("days", "weeks", "months", "years")
     has_lasted = is_long_unit or (unit == "hours" and int(number) >= LONG_HOURS)
-    kind = KINDS[state]
     # Not every rejection is for want of a token: swarmkit, constraint_enforcer.go.
     is_misplaced = "assigned node no longer meets constraints" in str(row.get("Error"))
     if is_misplaced or (kind in (SERVES, PREPARES) and not is_wanted):
@@ -756,7 +756,7 @@ def tasks_that_count(service: Service, tasks: Sequence[Task]) -> Sequence[Task]:
     """The tasks for which a slot counts: restart.go, UpdatableTasksInSlot."""
     wanted = [task for task in tasks if task.is_wanted]
     if wanted or restarts_itself(service, tasks[0]):
-        return wanted
+        return wanted  # or none: swarm starts another task anyway
     return tasks[:1]
 
 
@@ -891,7 +891,7 @@ def facts(service: Service, host: str, options: argparse.Namespace) -> Mapping[s
         "starting": PREPARES in kinds,
         "unsorted": UNSORTED in differences,
         "misplaced": PLACED in differences,
-        "too many": bool(differences),
+        "too many": bool(differences),  # without any that a row above asks for
         "rollout": service.rollout.hours >= LONG_HOURS,
         "change": service.unchanged_hours >= LONG_HOURS,
         "end": any(task.has_lasted for task in repeats),
@@ -969,7 +969,7 @@ def make_login_folder(folder: str, host: str) -> str:
     place = os.path.abspath(os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker"))
     # mkdtemp, for there may be one of an earlier attempt.
     path = tempfile.mkdtemp(prefix=f"{host}-", dir=folder)
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+    with contextlib.suppress(OSError):
         for name in os.listdir(place):
             if not name.startswith("config.json"):
                 os.symlink(os.path.join(place, name), os.path.join(path, name))
@@ -1126,7 +1126,7 @@ def by_reason(reasons: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Who has the same reason, and the reason: a few services by name, and the whole run by ""."""
     names: dict[str, list[str]] = {}
     for name, reason in sorted(reasons.items()):
-        names.setdefault(str(reason), []).append("" if name == THE_RUN else name)
+        names.setdefault(str(reason), []).append("" if name == THE_RUN else in_one_line(name))
     return [
         (", ".join(some[:3]) + (f" and {len(some) - 3} more" if len(some) > 3 else ""), reason)
         for reason, some in names.items()
