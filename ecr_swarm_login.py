@@ -274,7 +274,10 @@ def noting(problems: Problems, names: Iterable[str]) -> Iterator[None]:
         # Or all that it met on its way stays in memory.
         problems.update(dict.fromkeys(names, problem.with_traceback(None)))
     except Exception as error:  # noqa: BLE001 (one line is all that a person should read)
-        text = f"docker's output is unexpected, or this host lacks something: {type(error).__name__}: {error}"
+        text = (
+            "docker's output is unexpected, or this host lacks something:"
+            f" {type(error).__name__}: {error}"
+        )
         problems.update(dict.fromkeys(names, Problem(in_one_line(text))))
 
 
@@ -1311,9 +1314,7 @@ def serve_registries(run: Run, hosts: set[str], groups: Mapping[str, Sequence[Ro
 def serve_registry(
     run: Run, host: str, rows: Sequence[Row], token: Optional["Future[str]"]
 ) -> None:
-    """Log in to a registry with a token, or have docker prove the login that it holds; then refresh
-    its services. Notes problems.
-    """
+    """Log in with a token, or have docker prove its login; then refresh. Notes problems."""
     with noting(run.problems, [row.name for row in rows] or [f"registry {host}"]):
         if token:
             log_in(run, host, token.result())
