@@ -402,8 +402,9 @@ class Count:
         A restless slot may well have got one start more in the same time, and a half more when
         the machine is busy.
         """
-        noise = alone.restarted // 2 + max(self.restless, alone.restless)
-        is_louder = self.restarted > alone.restarted + noise
+        expected = alone.restarted * self.restless / max(1, alone.restless)
+        noise = expected // 2 + max(self.restless, alone.restless)
+        is_louder = self.restarted > expected + noise
         return is_louder or self.stopped > alone.stopped or self.started > alone.started
 
     def __str__(self):
@@ -464,21 +465,28 @@ def restless_slots(tasks, now):
 def likeness(service, tasks, nodes, now):
     """What has to be the same for twins to be alike, whatever nodes their tasks are on.
 
-    Of each slot the tasks that are wanted, or the newest: with the others swarm does nothing.
+    Of each slot the tasks that are wanted, or the newest: with the others swarm does nothing. How
+    many slots a rollout had come to when it paused is chance; that there are some of each kind is not.
     `nodes` are {ID: (state, availability)}: a task on a lost node is another thing.
     """
     template = service["Spec"]["TaskTemplate"]
-    slots = Counter()
+    kinds = Counter()
     for some in slots_of(tasks).values():
-        if is_restless(some, now):
-            slots["restless"] += 1
-        else:
-            shown = list(filter(is_wanted, some)) or some[:1]
-            slots[tuple(facts(task, template, nodes) for task in shown)] += 1
+        shown = list(filter(is_wanted, some)) or some[:1]
+        kind = tuple(facts(task, template, nodes) for task in shown)
+        kinds["restless" if is_restless(some, now) else kind] += 1
+    slots = {kind: number if is_at_work(kind) else "some" for kind, number in kinds.items()}
     # A rollout that is over and none at all are the same to swarm.
     is_over = rollout_of(service) in ("completed", "rollback_completed")
     rollout = "" if is_over else rollout_of(service)
-    return slots, rollout, service["Spec"] == service.get("PreviousSpec")
+    return slots, sum(kinds.values()), rollout, service["Spec"] == service.get("PreviousSpec")
+
+
+def is_at_work(kind):
+    """Whether the tasks of a slot run, as the spec of their service says."""
+    return kind != "restless" and all(
+        state == wanted == "running" and not outdated for state, wanted, outdated, _ in kind
+    )
 
 
 def facts(task, template, nodes):
