@@ -17,7 +17,7 @@ FOLDER = ROOT / ".matrix"
 sys.path.insert(0, str(ROOT / "tests" / "real"))
 
 import fresh
-from engines import Unavailable
+from lab.engines import Unavailable
 
 # The oldest Python with the oldest sh, and with the newest that PyPI has for it (Amazon Linux 2023);
 # Debian 12's python3-sh; the newest sh with each of the newest Pythons.

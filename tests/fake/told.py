@@ -22,15 +22,15 @@ def decision(script: Any, story: Story) -> tuple[str, str]:
     data = story["service"]
     host = script.ecr_host(data["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"])
     row = script.Row(data["ID"], data["Spec"]["Name"], host)
-    programs = SimpleNamespace(run=lambda *command, **_: answer(script, story, *command))
-    [service], _ = script.look(programs, {row.name: row}, {})
+    programs = SimpleNamespace(run=lambda *command, **_: answer(story, *command))
+    [service] = script.look(programs, "", [row]).services
     outcome, reason = script.decide(service, host, script.parse([]))
     return outcome, reason
 
 
-def answer(script: Any, story: Story, *command: str) -> Any:
-    """What a program's run leaves."""
-    return script.Result(None, "\n".join(map(json.dumps, shown(story, command))))
+def answer(story: Story, *command: str) -> str:
+    """What a program prints."""
+    return "\n".join(map(json.dumps, shown(story, command)))
 
 
 def shown(story: Story, command: tuple[str, ...]) -> list[Any]:

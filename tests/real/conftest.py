@@ -3,11 +3,11 @@
 import itertools
 import os
 
-import machine as machines
 import pytest
 import table
 import units
 from case import NOTHING, SCRIPT, SEED
+from lab import machine as machines
 from promise import Labs, case_on
 
 
@@ -20,9 +20,7 @@ def pytest_collection_modifyitems(config, items):
     if config.pluginmanager.hasplugin("xdist"):
         for item in items:
             parameters = getattr(getattr(item, "callspec", None), "params", {})
-            name = (
-                f"{parameters.get('stack')}-{parameters.get('way')}-{parameters.get('start_lab')}"
-            )
+            name = f"{parameters.get('stack')}-{parameters.get('way')}"
             item.add_marker(pytest.mark.xdist_group(name))
 
 
