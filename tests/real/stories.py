@@ -151,7 +151,8 @@ def story_from(seed, session, number, has_outage):
     story.steps.append(creation(draw, story))
     rounds = sorted(draw.sample(range(1, ROUNDS + 1), draw.randint(1, ROUNDS)))
     if story.breaks:
-        rounds = [each for each in rounds if each < ROUNDS - 2]
+        # Time enough for it to be at work by then.
+        rounds = [each for each in rounds if each < ROUNDS - 3]
     for each in rounds:
         story.steps.append(next_step(draw, story, each))
     if story.breaks:
@@ -171,7 +172,7 @@ def breaking_end(draw, story):
 
 def creation(draw, story):
     """docker service create."""
-    replicas = draw.randint(2 if story.breaks else 1, 4)
+    replicas = draw.randint(3 if story.breaks else 1, 4)
     options = ["--mode=global"] if story.is_global else [f"--replicas={replicas}"]
     if not story.is_bare:
         options += spelled_out(draw, story)
@@ -196,7 +197,7 @@ def spelled_out(draw, story):
         f"--update-failure-action={draw.choice(('pause', 'continue', 'rollback', *actions))}",
         f"--update-order={draw.choice(('stop-first', 'start-first'))}",
         f"--update-parallelism={draw.choice((1, 1, 2) if story.breaks else (1, 1, 2, 0))}",
-        f"--update-delay={draw.choice(('0s', '1s'))}",
+        f"--update-delay={'1s' if story.breaks else draw.choice(('0s', '1s'))}",
         f"--update-monitor={draw.choice(('500ms', '1s', '2s'))}",
         f"--rollback-order={draw.choice(('stop-first', 'start-first'))}",
         "--rollback-monitor=1s",
