@@ -8,7 +8,7 @@ take a step, which all its twins take. See walk.py, which plays this on a real s
 import json
 import random
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 STORIES = 16  # a session
@@ -86,11 +86,12 @@ class Session:
     stories: list[Story]
     events: list[tuple]  # (round, what happens, node or FILE), in order
     pauses: list[float]  # seconds after each round
+    settles: bool  # the last round waits for rollouts that fail to stand still
 
     def only(self, numbers):
         """The same with these stories alone: they depend on each other for nothing but time."""
         stories = [story for story in self.stories if story.number in numbers]
-        return Session(self.seed, self.number, stories, self.events, self.pauses)
+        return replace(self, stories=stories)
 
 
 def session_from(seed, number):
@@ -98,12 +99,11 @@ def session_from(seed, number):
     draw = random.Random(f"{seed}-{number}")
     # Short pauses: then one step often comes while the rollout of the one before is under way.
     pauses = [draw.choice((2, 4)), *draw.choices((0, 0.5, 1, 2, 3, 4), k=ROUNDS)]
-    # Long enough for a rollout to pause: what comes then meets one that stands still.
-    pauses[ROUNDS - 1] = draw.choice((1, 8, 8))
+    settles = draw.random() < 0.8
     outage = outage_from(draw)
     events = sorted(events_from(draw) + outage, key=lambda event: event[0])
     stories = [story_from(seed, number, each, bool(outage)) for each in range(1, STORIES + 1)]
-    return Session(seed, number, stories, events, pauses)
+    return Session(seed, number, stories, events, pauses, settles)
 
 
 def events_from(draw):
@@ -505,6 +505,10 @@ def differences(spec, template):
 
 def rollout_of(service):
     return (service.get("UpdateStatus") or {}).get("State", "")
+
+
+def goes_on(service):
+    return rollout_of(service) in ("updating", "rollback_started")
 
 
 def count(before, after, now):
