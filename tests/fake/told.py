@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-sys.path.append(str(Path(__file__).parents[1] / "real"))
-
-from stories import Count, Said, judge_decision
+from real.stories import Count, Said, judge_decision
 
 Story = dict[str, Any]
 
@@ -22,13 +18,13 @@ def decision(script: Any, story: Story) -> tuple[str, str]:
     data = story["service"]
     host = script.ecr_host(data["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"])
     row = script.Row(data["ID"], data["Spec"]["Name"], host)
-    programs = SimpleNamespace(run=lambda *command, **_: answer(story, *command))
+    programs = SimpleNamespace(run=lambda *command, **_: answer(story, command))
     [service] = script.look(programs, "", [row]).services
     outcome, reason = script.decide(service, host, script.parse([]))
     return outcome, reason
 
 
-def answer(story: Story, *command: str) -> str:
+def answer(story: Story, command: tuple[str, ...]) -> str:
     """What a program prints."""
     return "\n".join(map(json.dumps, shown(story, command)))
 

@@ -125,7 +125,7 @@ def to_keep(stories, category, title):
 
 def main(files):
     """Tell the stories of the walk, and those there are, to the script of this tree."""
-    sys.path[:0] = [str(TESTS / "fake"), str(TESTS.parent)]
+    sys.path[:0] = [str(RECORDED.parent), str(TESTS), str(TESTS.parent)]
     import told
 
     import ecr_swarm_login as script

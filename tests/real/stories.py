@@ -8,7 +8,7 @@ take a step, which all its twins take. See walk.py, which plays this on a real s
 import json
 import random
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 STORIES = 16  # a session
@@ -86,11 +86,12 @@ class Session:
     stories: list[Story]
     events: list[tuple]  # (round, what happens, node or FILE), in order
     pauses: list[float]  # seconds after each round
+    settles: bool  # the last round waits for rollouts that fail to stand still
 
     def only(self, numbers):
         """The same with these stories alone: they depend on each other for nothing but time."""
         stories = [story for story in self.stories if story.number in numbers]
-        return Session(self.seed, self.number, stories, self.events, self.pauses)
+        return replace(self, stories=stories)
 
 
 def session_from(seed, number):
@@ -98,12 +99,11 @@ def session_from(seed, number):
     draw = random.Random(f"{seed}-{number}")
     # Short pauses: then one step often comes while the rollout of the one before is under way.
     pauses = [draw.choice((2, 4)), *draw.choices((0, 0.5, 1, 2, 3, 4), k=ROUNDS)]
-    # Long enough for a rollout to pause: what comes then meets one that stands still.
-    pauses[ROUNDS - 1] = draw.choice((1, 8, 8))
+    settles = draw.random() < 0.8
     outage = outage_from(draw)
     events = sorted(events_from(draw) + outage, key=lambda event: event[0])
     stories = [story_from(seed, number, each, bool(outage)) for each in range(1, STORIES + 1)]
-    return Session(seed, number, stories, events, pauses)
+    return Session(seed, number, stories, events, pauses, settles)
 
 
 def events_from(draw):
@@ -151,7 +151,8 @@ def story_from(seed, session, number, has_outage):
     story.steps.append(creation(draw, story))
     rounds = sorted(draw.sample(range(1, ROUNDS + 1), draw.randint(1, ROUNDS)))
     if story.breaks:
-        rounds = [each for each in rounds if each < ROUNDS - 2]
+        # Time enough for it to be at work by then.
+        rounds = [each for each in rounds if each < ROUNDS - 3]
     for each in rounds:
         story.steps.append(next_step(draw, story, each))
     if story.breaks:
@@ -171,7 +172,7 @@ def breaking_end(draw, story):
 
 def creation(draw, story):
     """docker service create."""
-    replicas = draw.randint(2 if story.breaks else 1, 4)
+    replicas = draw.randint(3 if story.breaks else 1, 4)
     options = ["--mode=global"] if story.is_global else [f"--replicas={replicas}"]
     if not story.is_bare:
         options += spelled_out(draw, story)
@@ -196,7 +197,7 @@ def spelled_out(draw, story):
         f"--update-failure-action={draw.choice(('pause', 'continue', 'rollback', *actions))}",
         f"--update-order={draw.choice(('stop-first', 'start-first'))}",
         f"--update-parallelism={draw.choice((1, 1, 2) if story.breaks else (1, 1, 2, 0))}",
-        f"--update-delay={draw.choice(('0s', '1s'))}",
+        f"--update-delay={'1s' if story.breaks else draw.choice(('0s', '1s'))}",
         f"--update-monitor={draw.choice(('500ms', '1s', '2s'))}",
         f"--rollback-order={draw.choice(('stop-first', 'start-first'))}",
         "--rollback-monitor=1s",
@@ -402,8 +403,9 @@ class Count:
         A restless slot may well have got one start more in the same time, and a half more when
         the machine is busy.
         """
-        noise = alone.restarted // 2 + max(self.restless, alone.restless)
-        is_louder = self.restarted > alone.restarted + noise
+        expected = alone.restarted * self.restless / max(1, alone.restless)
+        noise = expected // 2 + max(self.restless, alone.restless)
+        is_louder = self.restarted > expected + noise
         return is_louder or self.stopped > alone.stopped or self.started > alone.started
 
     def __str__(self):
@@ -464,21 +466,28 @@ def restless_slots(tasks, now):
 def likeness(service, tasks, nodes, now):
     """What has to be the same for twins to be alike, whatever nodes their tasks are on.
 
-    Of each slot the tasks that are wanted, or the newest: with the others swarm does nothing.
+    Of each slot the tasks that are wanted, or the newest: with the others swarm does nothing. How
+    many slots a rollout had come to when it paused is chance; that there are some of each kind is not.
     `nodes` are {ID: (state, availability)}: a task on a lost node is another thing.
     """
     template = service["Spec"]["TaskTemplate"]
-    slots = Counter()
+    kinds = Counter()
     for some in slots_of(tasks).values():
-        if is_restless(some, now):
-            slots["restless"] += 1
-        else:
-            shown = list(filter(is_wanted, some)) or some[:1]
-            slots[tuple(facts(task, template, nodes) for task in shown)] += 1
+        shown = list(filter(is_wanted, some)) or some[:1]
+        kind = tuple(facts(task, template, nodes) for task in shown)
+        kinds["restless" if is_restless(some, now) else kind] += 1
+    slots = {kind: number if is_at_work(kind) else "some" for kind, number in kinds.items()}
     # A rollout that is over and none at all are the same to swarm.
     is_over = rollout_of(service) in ("completed", "rollback_completed")
     rollout = "" if is_over else rollout_of(service)
-    return slots, rollout, service["Spec"] == service.get("PreviousSpec")
+    return slots, sum(kinds.values()), rollout, service["Spec"] == service.get("PreviousSpec")
+
+
+def is_at_work(kind):
+    """Whether the tasks of a slot run, as the spec of their service says."""
+    return kind != "restless" and all(
+        state == wanted == "running" and not outdated for state, wanted, outdated, _ in kind
+    )
 
 
 def facts(task, template, nodes):
@@ -496,6 +505,10 @@ def differences(spec, template):
 
 def rollout_of(service):
     return (service.get("UpdateStatus") or {}).get("State", "")
+
+
+def goes_on(service):
+    return rollout_of(service) in ("updating", "rollback_started")
 
 
 def count(before, after, now):

@@ -38,6 +38,7 @@ from stories import PLAIN, SCRIPT, TWINS
 # way differ by chance, and prove nothing.
 REST_SECONDS = 15
 BARE_SECONDS = 5  # more where nothing is spelled out: swarm then monitors a rollout for five
+SETTLE_SECONDS = 20  # in which most rollouts end or pause
 # Then those that are not alike get some more: a restart may be seen in one and not in the other.
 GRACE_SECONDS = 8
 # In which what an update does to tasks has happened: swarm begins at once, one slot after the other.
@@ -141,6 +142,8 @@ class Walk:
         uneven = set()
         with ThreadPoolExecutor(8) as pool:
             for number, pause in enumerate(session.pauses):
+                if session.settles and number == stories.ROUNDS:
+                    self.settle([story for story in session.stories if story.breaks])
                 for each, kind, node in session.events:
                     if each == number:
                         self.happen(kind, node)
@@ -152,6 +155,16 @@ class Walk:
                     uneven |= {story.number} if len(mine) > 1 else set()
                 time.sleep(pause)
         return uneven
+
+    def settle(self, some):
+        """Wait for the rollouts of these stories to end or pause, which most do; but not for ever."""
+        names = [name_of(story, twin) for story in some for twin in TWINS]
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while time.monotonic() < deadline:
+            services = self.look().services
+            if not any(stories.goes_on(services[name]) for name in names if name in services):
+                return
+            time.sleep(0.5)
 
     def records(self, some):
         """{number of the story: what docker shows of its script's twin}."""
