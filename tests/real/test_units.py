@@ -251,7 +251,7 @@ def test_when_it_gives_up_somebody_is_told_once(given_up: Machine) -> None:
     assert SERVICE in given_up.run("systemctl", "--failed")
     journal = given_up.journal(SERVICE)
     assert journal.count("web failed; next attempt in 0 s: Docker login failed for") == 1
-    assert journal.count("web still fails; next attempt in 0 s") == 6
+    assert journal.count("web failed again; next attempt in 0 s") == 6
     assert journal.count("; failed: web: Docker login failed for") == 1
     assert "; failed: web: Docker login failed for" in given_up.journal(SERVICE, "--priority=err")
     assert given_up.read("/opt/told") == "told\n"

@@ -417,7 +417,7 @@ def test_a_snaps_docker_by_hand(snap: Machine) -> None:
     script = f"ecr_swarm_login.py --region {REGION}"
     said = snap.run("sh", "-c", f"{script} || true", AWS_CA_BUNDLE=CERTIFICATE)
     # then
-    assert "-> as a snap's: use --login-only, then --refresh-only" in said
+    assert "-> for a snap: run --login-only, then --refresh-only" in said
     assert snap.updates_of("web") == before
     # and when
     both = f"{script} --login-only && ecr_swarm_login.py --refresh-only"
