@@ -61,7 +61,7 @@ def test_older_client(case, verdict):
         for text in said:
             [line] = [line for line in text.splitlines() if line.startswith("newer ")]
             assert line.startswith("newer held back: ")
-            parts = (*shown, *settings, "-> update the", "client")
+            parts = ("docker client", *settings, *shown, "-> update ")
             assert all(part in line for part in parts), line
 
 

@@ -20,7 +20,7 @@ from logins import Logins
 from promise import ENDS
 
 ALONE = "--refresh-only"
-NOT_KEPT = f"Deploys from this host may send no valid login to {HOST}: "
+NOT_KEPT = f"Deploys from this host may lack a valid login: Docker login failed for {HOST}: "
 
 
 @pytest.fixture(scope="session", params=[stack[:2] for stack in ENDS], ids="-".join)
@@ -220,7 +220,7 @@ def test_docker_that_keeps_its_logins_elsewhere(logins):
     # when, then
     result = logins.case.refresh()
     assert (web.updates(), result.returncode) == (0, 1), result
-    assert f"Docker login failed for {HOST}: docker does not use the folder" in result.stderr
+    assert f"Docker login failed for {HOST}: docker ignored DOCKER_CONFIG" in result.stderr
     assert "--login-only, then --refresh-only" in result.stderr
     # and when, then
     result = logins.case.refresh("--login-only")
