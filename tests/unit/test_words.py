@@ -192,12 +192,6 @@ def test_of_much_that_is_said_the_end_is_enough() -> None:
     assert len(str(problem)) < 600
 
 
-def test_a_name_that_no_terminal_takes_for_a_command(run: script.Run, said: Said) -> None:
-    run.problems = {"web\x1b[31m": Problem("no")}
-
-    assert ended(run, said)[2] == "1 failed in 2.2 seconds; failed: web [31m: no"
-
-
 def test_what_to_do_stays_where_much_is_said() -> None:
     problem = script.explained("a program", 1, False, "", f"{'x' * 600} 401 Unauthorized")
 
@@ -390,6 +384,12 @@ def test_what_failed_is_in_the_last_line(
     run.problems = {name: Problem(why) for name, why in problems.items()}
 
     assert ended(run, said) == (1, logging.ERROR, text)
+
+
+def test_a_name_that_no_terminal_takes_for_a_command(run: script.Run, said: Said) -> None:
+    run.problems = {"web\x1b[31m": Problem("no")}
+
+    assert ended(run, said)[2] == "1 failed in 2.2 seconds; failed: web [31m: no"
 
 
 def test_more_than_three_reasons(run: script.Run, said: Said) -> None:
