@@ -24,6 +24,7 @@ import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any, Union
+from unittest import mock
 
 import ecr_swarm_login as script
 
@@ -272,9 +273,10 @@ def all_of(ids: list[str], things: dict[str, Document]) -> str:
 
 
 def look(*shown: Shown, docker: Docker | None = None, versions: str = "") -> list[script.Service]:
-    """What the script makes of what docker shows of these services."""
+    """What the script makes of what docker shows of these services NOW."""
     rows = [script.Row(each.key, each.name, ECR) for each in shown]
-    snapshot = script.look(docker or Docker(*shown), versions, rows)
+    with mock.patch("time.time", NOW.timestamp):
+        snapshot = script.look(docker or Docker(*shown), versions, rows)
     return list(snapshot.services)
 
 
