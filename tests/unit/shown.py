@@ -224,8 +224,9 @@ class Docker:
         self.sent: Mapping[str, Any] = {}  # what the daemon sends besides, by its path in a service
         self.asked: dict[str, list[str]] = {}  # what was asked for, by the question's name
 
-    def run(self, *command: str, **_: Any) -> str:
-        """Answer a question."""
+    def run(self, *command: str, **how: Any) -> str:
+        """Answer a question, which may take its time but not for long."""
+        assert how == {"seconds": script.QUESTION_SECONDS}
         [begins] = [each for each in QUESTIONS if command[: len(each)] == each]
         question, ids = QUESTIONS[begins], list(command[len(begins) :])
         assert ids and question not in self.asked, command
