@@ -53,6 +53,10 @@ lint: .venv/lint  ## ruff, radon, statements and lines, mypy, vermin, shellcheck
 	sed -i 's|/usr/bin/ecr_swarm_login.py|/bin/true|' .cache/units/*.service  # verify wants it installed
 	systemd-analyze verify --man=no $(addprefix .cache/units/,$(UNITS))
 
+# Not in CI. With OPTIONS="x_touched x_meets" those of functions whose names begin so.
+mutants: .venv/mutants  ## mutation testing: do the tests of single functions notice each change?
+	.venv/bin/python tests/unit/mutants.py $(OPTIONS)
+
 e2e: .venv/ready  ## the promise, on real swarms in network namespaces; needs root
 	.venv/bin/python -m pytest -q -n 4 --dist loadgroup $(filter-out $(BOOTED),$(REAL)) $(OPTIONS)
 
@@ -101,9 +105,13 @@ clean:  ## remove what these targets made here
 	@$(PIP) -r tests/requirements.txt $(OR_SAY_WHY)
 	touch $@
 
+.venv/mutants: .venv/ready
+	@$(PIP) 'mutmut==3.*' $(OR_SAY_WHY)
+	touch $@
+
 # Another minor version of ruff formats in another way.
 .venv/lint: .venv/ready Makefile
 	$(PIP) 'ruff==0.17.*' mypy radon vermin
 	touch $@
 
-.PHONY: help demo test matrix fresh checksums lint e2e e2e-systemd walk bench install uninstall remove clean
+.PHONY: help demo test matrix fresh checksums lint mutants e2e e2e-systemd walk bench install uninstall remove clean

@@ -24,6 +24,7 @@ import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any, Union
+from unittest import mock
 
 import ecr_swarm_login as script
 
@@ -223,8 +224,9 @@ class Docker:
         self.sent: Mapping[str, Any] = {}  # what the daemon sends besides, by its path in a service
         self.asked: dict[str, list[str]] = {}  # what was asked for, by the question's name
 
-    def run(self, *command: str, **_: Any) -> str:
-        """Answer a question."""
+    def run(self, *command: str, **how: Any) -> str:
+        """Answer a question, which may take its time but not for long."""
+        assert how == {"seconds": script.QUESTION_SECONDS}
         [begins] = [each for each in QUESTIONS if command[: len(each)] == each]
         question, ids = QUESTIONS[begins], list(command[len(begins) :])
         assert ids and question not in self.asked, command
@@ -272,9 +274,10 @@ def all_of(ids: list[str], things: dict[str, Document]) -> str:
 
 
 def look(*shown: Shown, docker: Docker | None = None, versions: str = "") -> list[script.Service]:
-    """What the script makes of what docker shows of these services."""
+    """What the script makes of what docker shows of these services NOW."""
     rows = [script.Row(each.key, each.name, ECR) for each in shown]
-    snapshot = script.look(docker or Docker(*shown), versions, rows)
+    with mock.patch("time.time", NOW.timestamp):
+        snapshot = script.look(docker or Docker(*shown), versions, rows)
     return list(snapshot.services)
 
 

@@ -199,6 +199,7 @@ def test_what_is_missing_or_odd_is_a_failure(path: str, value: Any) -> None:
         ([{"Source": "a", "Target": "/a"}, {"Target": "/tmp"}], False),
         ([{"Source": "a", "Target": "/b"}, {"Source": "a"}], False),
         ([{"Target": "/tmp"}, {"Source": "A", "Target": "/a"}], True),
+        ([{"Source": "a"}, {"Source": "a", "Target": "/b"}], True),
     ],
 )
 def test_mounts(mounts: Any, is_sorted: bool) -> None:
@@ -207,9 +208,15 @@ def test_mounts(mounts: Any, is_sorted: bool) -> None:
 
 @pytest.mark.parametrize(
     "names, is_sorted",
-    [(["core", "nofile"], True), (["nofile", "core"], False), ([], True), (["core", "core"], True)],
+    [
+        ([], True),
+        (["core", "nofile"], True),
+        (["nofile", "core"], False),
+        (["core", "core"], True),
+        ([None, "CORE"], True),
+    ],
 )
-def test_ulimits(names: list[str], is_sorted: bool) -> None:
+def test_ulimits(names: list[Any], is_sorted: bool) -> None:
     limits = [{"Name": name, "Soft": 9 - at, "Hard": 9} for at, name in enumerate(names)]
 
     assert script.are_sorted({"Ulimits": limits}) is is_sorted
@@ -420,6 +427,14 @@ def test_a_default_that_is_spelled_out_is_seen(
     found = differences(*slots, spec=spec, older=older, rollout=rollout, former=former)
 
     assert found == {"1": script.OLDER, **({"2": ""} if len(slots) > 1 else {})}
+
+
+def test_a_service_that_was_made_with_little_is_as_swarm_shows_it() -> None:
+    """As UIs and libraries make it: what docker's own client spells out is left to defaults."""
+    spec = dict.fromkeys(("TaskTemplate.Placement", "TaskTemplate.Resources"))
+
+    assert differences("Running", spec=spec) == {"1": ""}
+    assert differences("Running", "Running<", spec=spec, former=A_REFRESH) == {"1": "", "2": ""}
 
 
 def test_where_nothing_tells_a_default_counts_as_none() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import string
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ecr_swarm_login as script
 
+patient = settings(deadline=None, max_examples=60)  # a busy machine may take its time
 LOWER = string.ascii_lowercase + string.digits
 # amazon-ecr-credential-helper, ecr-login/api/client.go
 SUFFIXES = {
@@ -52,11 +53,13 @@ endings = st.one_of(
 )
 
 
+@patient
 @given(hosts, paths, endings)
 def test_every_image_in_ecr(host: str, path: str, ending: str) -> None:
     assert script.ecr_host(f"{host}/{path}{ending}") == host
 
 
+@patient
 @given(components, paths, endings)
 def test_no_image_without_a_host(first: str, path: str, ending: str) -> None:
     for image in (
@@ -68,6 +71,7 @@ def test_no_image_without_a_host(first: str, path: str, ending: str) -> None:
         assert script.ecr_host(image) == ""
 
 
+@patient
 @given(hosts, paths, endings)
 def test_a_host_is_elsewhere_in_the_name(host: str, path: str, ending: str) -> None:
     for image in (
@@ -101,6 +105,7 @@ def look_alikes(host: str, word: str) -> list[str]:
     ]
 
 
+@patient
 @given(hosts, st.text(LOWER, min_size=1, max_size=8), paths)
 def test_no_look_alike(host: str, word: str, path: str) -> None:
     taken_in = [
@@ -112,6 +117,7 @@ def test_no_look_alike(host: str, word: str, path: str) -> None:
     assert taken_in == []
 
 
+@patient
 @given(hosts, st.integers(0, 99), st.characters(exclude_characters="/"))
 def test_no_host_with_a_typing_error(host: str, position: int, character: str) -> None:
     mistyped = f"{host[:position]}{character}{host[position + 1 :]}"
@@ -123,6 +129,7 @@ def test_no_host_with_a_typing_error(host: str, position: int, character: str) -
     assert not found or found.partition(".")[2].endswith(tuple(f".{suffix}" for suffix in SUFFIXES))
 
 
+@patient
 @given(st.text())
 def test_what_is_no_image_at_all(image: str) -> None:
     assert script.ecr_host(image) == ""

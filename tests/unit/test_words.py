@@ -184,6 +184,14 @@ def test_what_to_do(does: str, tries: int, said: str, status: int) -> None:
     assert (problem.stdout, problem.said) == ("printed", said)
 
 
+def test_of_much_that_is_said_the_end_is_enough() -> None:
+    """A program that floods costs no more than one that does not."""
+    problem = script.explained("a program", 1, False, "", f"{'x' * 5_000_000}\nthe end")
+
+    assert str(problem).endswith("x the end")
+    assert len(str(problem)) < 600
+
+
 def test_what_to_do_stays_where_much_is_said() -> None:
     problem = script.explained("a program", 1, False, "", f"{'x' * 600} 401 Unauthorized")
 
@@ -236,11 +244,10 @@ def test_no_problem() -> None:
 def test_whatever_else_goes_wrong_is_a_problem_in_one_line() -> None:
     problems: dict[str, Problem] = {}
     with script.noting(problems, ["web"]):
-        raise KeyError("Spec\n\x1b[31m")
+        raise ValueError("a\n\x1b[31mb")
 
-    text = "docker's output is unexpected, or this host lacks something: KeyError('Spec"
-    assert str(problems["web"]).startswith(text)
-    assert str(problems["web"]).isprintable()
+    text = "docker's output is unexpected, or this host lacks something: ValueError: a [31mb"
+    assert str(problems["web"]) == text
     assert problems["web"].tries == ALWAYS
 
 
@@ -305,7 +312,8 @@ def test_an_alarm_is_for_the_last_line(run: script.Run, said: Said) -> None:
 
     assert said.lines() == []
     assert script.end(run) == 1
-    assert said.lines() == [(logging.ERROR, f"{ALARMS}; failed: api: finished tasks would start")]
+    text = "failed: api: finished tasks would start; held back too long: web: its rollout is paused"
+    assert said.lines() == [(logging.ERROR, f"{ALARMS}; {text}")]
 
 
 # The last line
@@ -376,6 +384,12 @@ def test_what_failed_is_in_the_last_line(
     run.problems = {name: Problem(why) for name, why in problems.items()}
 
     assert ended(run, said) == (1, logging.ERROR, text)
+
+
+def test_a_name_that_no_terminal_takes_for_a_command(run: script.Run, said: Said) -> None:
+    run.problems = {"web\x1b[31m": Problem("no")}
+
+    assert ended(run, said)[2] == "1 failed in 2.2 seconds; failed: web [31m: no"
 
 
 def test_more_than_three_reasons(run: script.Run, said: Said) -> None:
