@@ -128,8 +128,8 @@ def test_regions_side_by_side(run: Run, programs: Answers, swarm: PretendSwarm) 
         ),
         (
             (*AWS_TOKEN, REGION),
-            "Failed to acquire docker login credentials: aws ecr get-login-password failed with exit"
-            " status 1: denied",
+            "Failed to acquire docker login credentials:"
+            + " aws ecr get-login-password failed with exit status 1: denied",
         ),
     ],
 )
