@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
-RECORDED = TESTS / "fake" / "recorded.jsonl.gz"
+RECORDED = TESTS / "unit" / "recorded.jsonl.gz"
 GOOD = ("right", "foreseen", "in vain", "waits")
 JSON = ("--format", "{{json .}}")
 
