@@ -14,8 +14,9 @@ UNIT_FOLDER = $(DESTDIR)/etc/systemd/system
 REAL = $(wildcard tests/real/test_*.py)
 BOOTED = $(wildcard $(foreach name,systemd units ways,tests/real/test_$(name)*.py))
 IF_BOOTED = test -n "$(DESTDIR)" || ! test -d /run/systemd/system ||
-# The aim is 780; it goes down only. What it counts are Python's statements, not lines.
-STATEMENTS = 958
+# They go down only. What a reader audits are statements; lines are counted lest they grow instead.
+STATEMENTS = 880
+LINES = 1450
 
 help:  ## print this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -39,18 +40,22 @@ fresh: .venv/ready  ## make test and make demo as a newcomer, in a fresh Debian 
 checksums:  ## write the files' checksums into the user-data of systemd/README.md
 	$(PYTHON) tests/checksums.py
 
-lint: .venv/lint  ## ruff, radon, statements, mypy, vermin, shellcheck, systemd-analyze verify
+lint: .venv/lint  ## ruff, radon, statements and lines, mypy, vermin, shellcheck, systemd-analyze verify
 	.venv/bin/ruff format --check
 	.venv/bin/ruff check
 	mkdir -p .cache/units && cp systemd/* .cache/units/
 	.venv/bin/radon cc --show-complexity --min C ecr_swarm_login.py >.cache/complex  # C: above 10
 	! grep . .cache/complex
-	.venv/bin/python tests/statements.py ecr_swarm_login.py $(STATEMENTS)
+	.venv/bin/python tests/statements.py ecr_swarm_login.py $(STATEMENTS) $(LINES)
 	.venv/bin/mypy --strict ecr_swarm_login.py
 	.venv/bin/vermin --quiet --no-tips --violations -t=3.9- ecr_swarm_login.py
 	shellcheck .ci/run tests/demo/loop.sh
 	sed -i 's|/usr/bin/ecr_swarm_login.py|/bin/true|' .cache/units/*.service  # verify wants it installed
 	systemd-analyze verify --man=no $(addprefix .cache/units/,$(UNITS))
+
+# Not in CI. With OPTIONS="x_touched x_meets" those of functions whose names begin so.
+mutants: .venv/mutants  ## mutation testing: do the tests of single functions notice each change?
+	.venv/bin/python tests/unit/mutants.py $(OPTIONS)
 
 e2e: .venv/ready  ## the promise, on real swarms in network namespaces; needs root
 	.venv/bin/python -m pytest -q -n 4 --dist loadgroup $(filter-out $(BOOTED),$(REAL)) $(OPTIONS)
@@ -100,9 +105,13 @@ clean:  ## remove what these targets made here
 	@$(PIP) -r tests/requirements.txt $(OR_SAY_WHY)
 	touch $@
 
+.venv/mutants: .venv/ready
+	@$(PIP) 'mutmut==3.*' $(OR_SAY_WHY)
+	touch $@
+
 # Another minor version of ruff formats in another way.
 .venv/lint: .venv/ready Makefile
 	$(PIP) 'ruff==0.17.*' mypy radon vermin
 	touch $@
 
-.PHONY: help demo test matrix fresh checksums lint e2e e2e-systemd walk bench install uninstall remove clean
+.PHONY: help demo test matrix fresh checksums lint mutants e2e e2e-systemd walk bench install uninstall remove clean
