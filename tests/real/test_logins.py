@@ -182,7 +182,7 @@ HELD = [
     (link_to_nowhere, None, UNTOUCHED),
     (cut_short, True, UNTOUCHED),
     (empty, True, UNTOUCHED),
-    # The client of 29 writes nothing where nothing is new.
+    # Newer clients, from 28 on, write nothing where nothing is new.
     (read_only, None, REFRESHED),
     (read_only_and_expired, False, UNTOUCHED),
     (mounted_and_expired, False, UNTOUCHED),
