@@ -46,7 +46,9 @@ class Case:
     def begin(self):
         """A manager as it is after its last hourly run: logged in, with a live token."""
         for manager in self.lab.managers:
-            shutil.rmtree(manager.home / ".docker", ignore_errors=True)
+            # What a run leaves in memory that was killed in a test before.
+            for folder in (manager.home / ".docker", *manager.memory.iterdir()):
+                shutil.rmtree(folder, ignore_errors=True)
         self.lab.rotate()
         self.lab.login(self.manager)
         return self

@@ -112,6 +112,7 @@ SURROUNDINGS = {
 def test_surroundings(case, shell, says):
     # given
     case.create("web", "--replicas 0")
+    case.lab.rotate()
     # when
     result = run_in(shell, case.manager)
     # then: it is refreshed nevertheless

@@ -15,7 +15,7 @@ BACK = "docker service rollback"
 
 def paused_rollout(case, *options, image):
     """A rollout of six replicas that paused when the first new tasks failed; returns the others."""
-    case.create("web", "--replicas 6", image=image, delay="")
+    case.create("web", "--replicas 6", image=image)
     before = case.runs("web", 6)
     case.update("web", *options)
     case.rollout_is("web", "paused")
