@@ -14,8 +14,9 @@ UNIT_FOLDER = $(DESTDIR)/etc/systemd/system
 REAL = $(wildcard tests/real/test_*.py)
 BOOTED = $(wildcard $(foreach name,systemd units ways,tests/real/test_$(name)*.py))
 IF_BOOTED = test -n "$(DESTDIR)" || ! test -d /run/systemd/system ||
-# The aim is 780; it goes down only. What it counts are Python's statements, not lines.
-STATEMENTS = 958
+# They go down only. What a reader audits are statements; lines are counted lest they grow instead.
+STATEMENTS = 880
+LINES = 1450
 
 help:  ## print this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -28,7 +29,7 @@ demo:  ## see the script at work in a pretend swarm; needs Python, and sh or PyP
 	@python=$$(test -e .venv/sh && echo .venv/bin/python || echo $(PYTHON)) && $$python tests/demo/demo.py
 
 test: .venv/ready  ## every test that needs no root
-	.venv/bin/python -m pytest -q -n auto tests/fake $(OPTIONS)
+	.venv/bin/python -m pytest -q -n auto tests --ignore tests/real $(OPTIONS)
 
 matrix: .venv/ready  ## those that depend on it with each Python and each sh that is to be had
 	.venv/bin/python tests/matrix.py
@@ -39,13 +40,13 @@ fresh: .venv/ready  ## make test and make demo as a newcomer, in a fresh Debian 
 checksums:  ## write the files' checksums into the user-data of systemd/README.md
 	$(PYTHON) tests/checksums.py
 
-lint: .venv/lint  ## ruff, radon, statements, mypy, vermin, shellcheck, systemd-analyze verify
+lint: .venv/lint  ## ruff, radon, statements and lines, mypy, vermin, shellcheck, systemd-analyze verify
 	.venv/bin/ruff format --check
 	.venv/bin/ruff check
 	mkdir -p .cache/units && cp systemd/* .cache/units/
 	.venv/bin/radon cc --show-complexity --min C ecr_swarm_login.py >.cache/complex  # C: above 10
 	! grep . .cache/complex
-	.venv/bin/python tests/statements.py ecr_swarm_login.py $(STATEMENTS)
+	.venv/bin/python tests/statements.py ecr_swarm_login.py $(STATEMENTS) $(LINES)
 	.venv/bin/mypy --strict ecr_swarm_login.py
 	.venv/bin/vermin --quiet --no-tips --violations -t=3.9- ecr_swarm_login.py
 	shellcheck .ci/run tests/demo/loop.sh

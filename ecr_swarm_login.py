@@ -3,18 +3,26 @@
 # requires-python = ">=3.9"
 # dependencies = ["sh>=1.14.1,<3"]
 # ///
-"""Give every Docker Swarm service that pulls from AWS ECR a fresh token, and change nothing else.
+"""Give each Docker Swarm service that pulls from AWS ECR a fresh token.
+Services that an update would harm are skipped; some refreshes restart tasks.
+The log says which, and why.
 
-  ecr_swarm_login.py --dry-run    say what would become of each service, and why
-  ecr_swarm_login.py              log in to the registries of all services, and refresh
+  ecr_swarm_login.py --dry-run    say what would happen to each service, and why
+  ecr_swarm_login.py              log in to all registries, and refresh
 
-Exit status: 0 all well, 1 something failed, 2 wrong options, 3 nothing failed, but a service has
-been held back for over six hours, 128+n stopped by signal n.
+Exit status: 0 all is well, 1 something failed, 2 wrong options, 3 nothing
+failed, but a service has been held back for over six hours, 128+n stopped by
+signal n.
 """
 
 import os
 import sys
 
+# First of all, since what follows is more than an older Python can load.
+if sys.version_info < (3, 9):  # noqa: UP036
+    sys.exit("ecr_swarm_login: needs Python 3.9 or newer; this is {}.{}".format(*sys.version_info))
+if sys.platform != "linux":
+    sys.exit(f"ecr_swarm_login: runs on Linux only; this is {sys.platform}")
 # The first line keeps out what lies beside this file, in PYTHONPATH and in a user's folder: root
 # runs it. Another Python, such as a virtual environment's, starts itself again that way.
 if __name__ == "__main__" and not sys.flags.isolated:
@@ -23,7 +31,6 @@ if __name__ == "__main__" and not sys.flags.isolated:
     os.execv(sys.executable, [sys.executable, "-I", *sys.argv])
 
 import argparse
-import concurrent.futures
 import contextlib
 import fcntl
 import io
@@ -32,54 +39,53 @@ import json
 import logging
 import random
 import re
-import resource
-import select
 import shutil
 import signal
 import tempfile
-import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Optional, Union
+from typing import Any, Callable, Optional
 
 # Where root's pip installs on Fedora and Amazon Linux, which an isolated Python leaves out.
 sys.path.append("/usr/local/lib/python{}.{}/site-packages".format(*sys.version_info))
-# --help and --version do without.
-with contextlib.suppress(ImportError):
+SH_ERROR = ""  # --help and --version do without sh
+try:
     import sh
+except Exception as error:  # noqa: BLE001 (a broken one may raise anything)
+    SH_ERROR = f"{type(error).__name__}: {error}"
 
-# How to read this file: from top to bottom. Few places do something to a machine: Programs.start()
-# starts every program, log_in() hands a token from aws to docker, and update() changes the swarm.
-# touched() computes what an update would do by swarm's own rules; spare() is the table of what
-# is left alone for it. Nothing is written but the log, one folder in memory, and docker's logins.
+# To be read from top to bottom, as the data goes: what docker shows, the model of what an update
+# would do, policy, acts. Few places do something to a machine: Programs.start() starts programs,
+# hand_over() gives docker a token, update() changes the swarm. Nothing is written but the log, one
+# folder in memory, and docker's logins.
 
 
 # What is fixed ------------------------------------------------------------------------------------
 
-RUN_SECONDS = 240  # of one try; eight of them and their pauses fit into the unit's TimeoutStartSec
+TRY_SECONDS = 240  # of one try; eight of them and their pauses fit into the unit's TimeoutStartSec
 PROGRAM_SECONDS = 60  # of one program: what takes longer hangs, and is killed
-LOOK_SECONDS = 20  # of one question to docker
+QUESTION_SECONDS = 20  # of one question to docker
 UPDATE_SECONDS = 30  # of one update
-STALE_SECONDS = 2  # after a look nothing is begun that rests on it
-PATIENCE_SECONDS = 3  # for a batch that hangs, before the next one begins beside it
-CLOSING_SECONDS = 30  # that are kept for the look after the last updates
+STALE_SECONDS = 2  # after the first question no update is started that rests on the answers
+CLOSING_SECONDS = 30  # that are left for the check after the last updates
 KILL_SECONDS = 5  # between SIGTERM and SIGKILL
-READER_SECONDS = 5  # for a reader of the log that stalls; then the rest of it is dropped
-# Seconds before what failed is tried again: a daemon that restarts takes some, and so does a new
-# leader. TRY_SECONDS come before each further one of --tries.
+# Before the next attempt of a try: a daemon that restarts takes some seconds, and so does a new
+# leader. Before the next try, with --tries.
 PAUSES = (1, 3, 9)
-TRY_SECONDS = 60
-SECRET_LENGTH = 16  # characters in a row of a token that nothing shows
+TRY_PAUSE = 60
 SAID_LENGTH = 500  # characters of what a program said that are shown: the last ones tell most
-OUTPUT_BYTES = 64 * 2**20  # that a program may print: some ten times what 5,000 services take
-BATCH = 100  # services at most that are looked at, then updated, within a second if docker keeps up
-LONG_HOURS = 6  # half a token's life
+# Services that are read, then updated, together; what was left undone goes on in smaller batches,
+# so that what spoils a batch is alone in the end.
+BATCHES = (32, 8, 2, 1)
+LONG_HOURS = 6  # half a token's lifetime
 
-# More at a time gain nothing: the start of the docker client takes all processors.
-AT_ONCE = min(16, 4 * (os.cpu_count() or 1))
+# More at once gain nothing: the start of the docker client takes all processors.
+BATCHES_AT_ONCE = min(4, 1 + (os.cpu_count() or 1))
+UPDATES_AT_ONCE = min(16, 2 * (os.cpu_count() or 1))
 
 # Whole hosts only: a look-alike would get a token; amazon-ecr-credential-helper, api/client.go.
 ECR_HOST = re.compile(
@@ -87,150 +93,171 @@ ECR_HOST = re.compile(
     r"(?:amazonaws\.com(?:\.cn)?|amazonaws\.eu|on\.aws|on\.amazonwebservices\.com\.cn"
     r"|sc2s\.sgov\.gov|c2s\.ic\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)"
 )
-# Regions whose names begin so have their registries elsewhere than in amazonaws.com.
-PARTITIONS = {
-    "cn": "amazonaws.com.cn",
-    "eusc-de": "amazonaws.eu",
-    "us-iso": "c2s.ic.gov",
-    "us-isob": "sc2s.sgov.gov",
-    "us-isof": "csp.hci.ic.gov",
-    "eu-isoe": "cloud.adc-e.uk",
-}
-
 AWS_TOKEN = ("aws", "ecr", "get-login-password", "--region")
 AWS_ACCOUNT = ("aws", "sts", "get-caller-identity", "--query", "Account", "--output", "text")
-AWS_REGION = ("aws", "configure", "get", "region")
-CONTEXT = ("docker", "context", "inspect", "--format", "{{.Name}}")
+VERSIONS = "{{.Client.Context}} {{.Client.DefaultAPIVersion}} {{.Server.APIVersion}}"
+VERSION = ("docker", "version", "--format", VERSIONS)
 LOGIN = ("docker", "login", "--username", "AWS", "--password-stdin")
 # Without a name, a password and a terminal docker authenticates with the login that it holds.
 PROOF = ("docker", "login")
 LEADER = ("docker", "node", "inspect", "self", "--format", "{{.ManagerStatus.Leader}}")
 LIST = ("docker", "service", "ls", "--format", "{{.ID}} {{.Image}} {{.Name}}")
 INSPECT = ("docker", "service", "inspect", "--format", "{{json .}}")
-STATUS = ("docker", "service", "inspect", "--format", "{{.ID}} {{json .UpdateStatus}}")
 TASKS = ("docker", "service", "ps", "--no-trunc", "--no-resolve", "--format", "{{json .}}")
 SPECS = ("docker", "inspect", "--type", "task", "--format", "{{json .}}")
 NODES = ("docker", "node", "inspect", "--format", "{{json .}}")
+# Without a format the client prints what the daemon sent; with one, what it understands of that.
+SENT = ("docker", "inspect", "--type", "service")
 UPDATE = ("docker", "service", "update", "-d", "-q", "--with-registry-auth")
+XARGS = ("xargs", "-r", f"-P{UPDATES_AT_ONCE}", "-n1")  # starts programs faster than sh
 
-# What docker says when a credential helper gave it a login that the registry has taken, but cannot
-# store one, as ECR's before 0.9.0 (amazon-ecr-credential-helper#102): that it tries, and later, by
-# its version, one of two endings; and what it says if the registry has not taken it.
+# In the foreground it ends a program, but not what that has started in turn.
+TIMEOUT = ("--foreground", f"--kill-after={KILL_SECONDS}")
+# How the library sh starts a program: in a session, and so in a group, of its own. It gets files by
+# number, since it keeps them in a cycle, open until that is collected.
+SH_OPTIONS: dict[str, Any] = {
+    "_tty_out": False,  # or the program believes in a terminal
+    "_close_fds": False,  # needs no /proc
+    "_new_session": True,
+    "_bg": True,
+    "_bg_exc": False,  # or a thread prints a traceback, with the program's stdout in it
+}
+# What all programs find in their environment, besides a longer PATH.
+ENVIRONMENT = {
+    "GOGC": "off",  # the docker client starts faster
+    "GOMAXPROCS": "1",
+    "DOCKER_AUTH_CONFIG": "",  # the client of 28 would prefer it to the new login
+    "AWS_ECR_IGNORE_CREDS_STORAGE": "true",  # or a credential helper refuses docker login
+    "AWS_CLI_AUTO_PROMPT": "off",  # or aws fails without a terminal
+}
+UNSET = "DOCKER_API_VERSION"  # an old one strips settings that it does not know from each service
+# What docker says when a credential helper gave it a login that the registry has taken, but stores
+# none, as ECR's before 0.9.0 (amazon-ecr-credential-helper#102): that it tries, then, by its
+# version, one of two endings; and what it says if the registry has not taken it.
 AUTHENTICATES = "authenticating with existing credentials"
 NOT_STORED = ("saving credentials", "perform an interactive login")
 REFUSED = ("login did not succeed", "invalid or expired")
-NO_SWARM = 'use "docker swarm init"'
-# What no second try cures, and what does.
-REMEDIES = {
-    "exit status 126": "may it be run?",
-    "exit status 127": "is it installed, and on the PATH?",
-    "permission denied while trying to connect": "run it as root, or as one of the group docker",
-    NO_SWARM: "run it on a manager; at boot, with --login-only",
-    "worker nodes can't be used": "run it on a manager",
-    "swarm is encrypted": "unlock it: docker swarm unlock",
-}
 
-JOBS = ("ReplicatedJob", "GlobalJob")
-MODES = ("Replicated", "Global")
+# fmt: off
+# What an error says, how many tries it is worth (two: an instance role may come late), what helps.
+NEVER, TWICE, ALWAYS = 0, 2, 60
+REMEDIES = (
+    ("multi-call binary", NEVER, "this is BusyBox's: install coreutils and findutils"),
+    ("exit status 126", NEVER, "make it executable"),
+    ("exit status 127", NEVER, "install it, or set PATH= in /etc/default/ecr-swarm-login"),
+    ("permission denied while trying to connect", NEVER, "run it as root or in the group docker"),
+    ('use "docker swarm init"', NEVER, "run it on a manager; while one boots, with --login-only"),
+    ("worker nodes can't be used", NEVER, "run it on a manager"),
+    ("swarm is encrypted", NEVER, "unlock it: docker swarm unlock"),
+    ("is too old", NEVER, "update the docker client"),
+    ("required permitted capability", NEVER, "see snaps in systemd/README.md"),
+    ("unable to locate credentials", TWICE, "give the instance a role, or set AWS_PROFILE"),
+    ("accessdenied", TWICE, "see What AWS has to allow in README.md"),
+    ("connect to the endpoint url", ALWAYS, "check --region, and VPC endpoints if there are any"),
+    ("interactive login", ALWAYS, "log in, or leave out --refresh-only"),
+    ("docker daemon", ALWAYS, "see systemctl status docker"),
+    ("docker api", ALWAYS, "see systemctl status docker"),
+    ("401 unauthorized", ALWAYS, "check the account and the region of this registry"),
+)
+
 SETTLED = ("", "completed", "rollback_completed")  # UpdateStatus.State
-OWN = "your own registry in {}"
 
-# What a task is to an update. Docker calls the desired states of a task that swarm wants so:
-WANTED = ("Ready", "Running")
-UNWANTED = ("Shutdown", "Remove", "Complete", "Orphaned")
-SERVING, STARTING, STUCK, OVER, STOPPED = "serving", "starting", "stuck", "over", "stopped"
+# Whether swarm wants a task to run, by its desired state.
+DESIRED = {"Ready": True, "Running": True,
+           "Shutdown": False, "Remove": False, "Complete": False, "Orphaned": False}
+# What a task is to an update. Once its image is there swarm ignores another token.
+SERVES, PREPARES, LACKS_TOKEN, ENDED, STOPPED = (
+    "serves", "prepares", "lacks a token", "ended by itself", "stopped by swarm, or with its node")
 KINDS = {
-    **dict.fromkeys(("New", "Allocated", "Pending", "Assigned", "Accepted", "Preparing"), STARTING),
-    **dict.fromkeys(("Ready", "Starting", "Running"), SERVING),
-    **dict.fromkeys(("Complete", "Failed"), OVER),  # by itself
-    **dict.fromkeys(("Shutdown", "Remove", "Orphaned"), STOPPED),  # by swarm, or with its node
-    "Rejected": STUCK,  # it never ran, as for a dead token
+    **dict.fromkeys(("New", "Allocated", "Pending", "Assigned", "Accepted", "Preparing"), PREPARES),
+    **dict.fromkeys(("Ready", "Starting", "Running"), SERVES),
+    **dict.fromkeys(("Complete", "Failed"), ENDED),
+    **dict.fromkeys(("Shutdown", "Remove", "Orphaned"), STOPPED),
+    "Rejected": LACKS_TOKEN,  # it never ran, as for an expired token
 }
-ENDED = {OVER, STOPPED}
+OVER = {ENDED, STOPPED}
 AGE = re.compile(r"([A-Z][a-z]+) (?:less than a second|about an? [a-z]+|([0-9]{1,6}) ([a-z]+)) ago")
 
+# Regions whose names begin so have their registries elsewhere than in amazonaws.com.
+PARTITIONS = {
+    "cn": "amazonaws.com.cn", "eusc-de": "amazonaws.eu", "us-iso": "c2s.ic.gov",
+    "us-isob": "sc2s.sgov.gov", "us-isof": "csp.hci.ic.gov", "eu-isoe": "cloud.adc-e.uk",
+}
 # Where docker node inspect shows what constraints ask for.
 NODE_LABELS = {"node": ("Spec", "Labels"), "engine": ("Description", "Engine", "Labels")}
 NODE_FACTS = {
-    "node.id": ("ID",),
-    "node.hostname": ("Description", "Hostname"),
-    "node.role": ("Spec", "Role"),
+    "node.id": ("ID",), "node.hostname": ("Description", "Hostname"), "node.role": ("Spec", "Role"),
     "node.platform.os": ("Description", "Platform", "OS"),
     "node.platform.arch": ("Description", "Platform", "Architecture"),
 }
-
-# What docker service inspect adds to Spec, but not to PreviousSpec: swarmkit, api/defaults.
-ROLLOUT_DEFAULTS = {
-    "Parallelism": 1,
-    "FailureAction": "pause",
-    "Monitor": 5 * 10**9,
-    "MaxFailureRatio": 0,
-    "Order": "stop-first",
+# What docker inspect adds to Spec, but not to PreviousSpec and tasks: swarmkit, api/defaults.
+TEMPLATE_DEFAULTS: dict[str, Any] = {
+    "Runtime": "container", "Resources": {}, "Placement": {},
+    "RestartPolicy": {"Condition": "any", "Delay": 5 * 10**9, "MaxAttempts": 0},
+    "ContainerSpec": {"StopGracePeriod": 10 * 10**9, "DNSConfig": {}},
 }
-RESTART_DEFAULTS = {"Condition": "any", "Delay": 5 * 10**9, "MaxAttempts": 0}
+# How the spec of a task differs from what an update would write.
+OLDER, UNSORTED, PLACED = "older", "unsorted", "placed"
 
-# Why, in the order of spare(); {0} is the Service, {1} the options.
-ELSEWHERE = "its image is in no ECR registry, and its login would be replaced"
-MOVED = "its image was in another registry when the run began; the next run refreshes it"
-IS_JOB = "it is a job, and would run again"
-UNKNOWN_MODE = "its mode is {0.mode}, which this version does not know"
-NO_TAG = (
-    "its image has neither tag nor digest, and the docker client would deploy {0.image}:latest;"
-    " to give it one: docker service update --with-registry-auth --image {0.image}:TAG {0.name}"
-)
-ROLLOUT = (
-    "its rollout is {0.rollout}, see docker service ps {0.name};"
-    " to go on: docker service update --with-registry-auth {0.name}{0.way_back}"
-)
-KEPT = "docker service rollback is kept for {1.keep_rollback} hours"
-ALL_THE_SAME = "; to refresh it all the same: ecr_swarm_login.py --all-services {0.name}"
-CHOOSE = "some tasks have finished, and would run again; others need the token" + ALL_THE_SAME
-PART_FINISHED = "some tasks have finished, and would run again" + ALL_THE_SAME
-FINISHED = "its finished tasks would run again"
-IS_STARTING = "its tasks are starting, and an update would start them once more"
-LEFTOVER = (
-    "its tasks restart: after it was scaled down, swarm would start a task that was left over,"
-    " and remove a running one"
-)
-TOO_MANY = "its tasks restart: more tasks serve than it should have, and swarm would remove some"
-UNSORTED = (
-    "its tasks restart: the docker client sorts its mounts and ulimits (docker/cli#7226)"
-    "{0.what_runs_then}"
-)
-PLACED = (
-    "its tasks restart: they have another placement than the service, which swarm applies at the"
-    " next update with a new token{0.what_runs_then}"
-)
-OLDER = "its tasks restart: they have an older spec than the service{0.what_runs_then}"
-PULLS = "it pulls from ECR"
-
-DUE, REFRESHED, LEFT, HELD, OVERDUE, FAILED = OUTCOMES = (
-    "to be refreshed",
-    "refreshed",
-    "left alone",
-    "held back",
-    "held back too long",
-    "failed",
-)
+DUE, RESTARTING, FORCED, REFRESHED, LEFT, HELD, OVERDUE, FAILED = OUTCOMES = (
+    "will be refreshed", "will be refreshed, which restarts its tasks", "will be refreshed anyway",
+    "refreshed", "left alone", "held back", "held back too long", "failed")
 NOTICE = logging.INFO + 5
-LEVELS = {HELD: NOTICE, OVERDUE: logging.WARNING, FAILED: logging.ERROR}
+LEVELS = {RESTARTING: logging.WARNING, FORCED: logging.WARNING, HELD: NOTICE,
+          OVERDUE: logging.WARNING, FAILED: logging.ERROR}
 PRIORITIES = {logging.INFO: 6, NOTICE: 5, logging.WARNING: 4, logging.ERROR: 3}  # sd-daemon(3)
 log = logging.getLogger("ecr_swarm_login")
+
+GO_ON = " -> to continue: docker service update --with-registry-auth {0.name}"
+TAG_IT = "-> tag it: docker service update --with-registry-auth --image {0.image}:TAG {0.name}"
+ANYWAY = " -> to refresh it anyway: ecr_swarm_login.py --all-services {0.name}"
+# The first row that applies, by facts(): what happens to a service, what says that it has been held
+# back for too long, whether --all-services overrules it, and why ({0} is the Service).
+POLICY = (
+    ("elsewhere", LEFT, "", True, "its image is not in ECR, and an update may wipe its login"),
+    ("moved", HELD, "", False, "its image has just moved to another registry; see the next run"),
+    ("a job", LEFT, "", True, "it is a job, and would run again"),
+    ("of an unknown mode", HELD, "rollout", True, "this version does not know its mode, {0.mode}"),
+    ("not understood", HELD, "rollout", True,
+     "the docker client predates the engine and would drop {0.dropped} -> update the client"),
+    ("without a tag", HELD, "rollout", True,
+     f"its image has neither tag nor digest; an update would deploy {{0.image}}:latest {TAG_IT}"),
+    ("amid a rollout", HELD, "rollout", True,
+     f"its rollout is {{0.rollout.state}}, and a refresh would advance it{GO_ON}{{0.way_back}}"),
+    ("behind", HELD, "change", True,
+     f"tasks still run an older spec, and a refresh would continue the rollout{GO_ON}"),
+    ("to roll back", LEFT, "", True, "--keep-rollback keeps docker service rollback possible"),
+    ("half finished, and lacks a token", FAILED, "", True,
+     f"finished tasks would start again, and others lack a valid token{ANYWAY}"),
+    ("half finished", HELD, "end", True,
+     f"some tasks have finished, and an update would start them again{ANYWAY}"),
+    ("finished", LEFT, "", True, "its tasks have finished, and would run again"),
+    ("starting", HELD, "change", True, "its tasks are starting, and would be restarted"),
+    ("unsorted", RESTARTING, "change", False,
+     "the docker client reorders its mounts or ulimits{0.what_runs_then}"),
+    ("misplaced", RESTARTING, "change", False,
+     "its placement is out of date; any update with a token applies the new one{0.what_runs_then}"),
+    ("too many", RESTARTING, "change", False, "more of its tasks are running than it should have"),
+    ("in ECR", DUE, "", False, "it pulls from ECR"),
+)
+# fmt: on
+RESTART_REASON = "; likely cause: after an engine upgrade docker writes the same spec differently"
 
 
 # Programs -----------------------------------------------------------------------------------------
 
 
 class Problem(Exception):
-    """What went wrong, in one line: what failed, what the program said, what to do next."""
+    """What went wrong, in one line: what failed, what the program said -> what to do."""
 
-    def __init__(self, text: str, is_final: bool = False) -> None:
-        super().__init__(" ".join(text.split()))
-        self.is_final = is_final  # to try again is no use
+    def __init__(self, text: str, tries: int = ALWAYS, stdout: str = "", said: str = "") -> None:
+        super().__init__(text)
+        self.tries = tries  # of --tries are worth it
+        self.stdout, self.said = stdout, said  # of a program that failed; it said that on stderr
 
     def after(self, beginning: str) -> "Problem":
         """The same with more to say before it."""
-        return Problem(f"{beginning}: {self}", self.is_final)
+        return Problem(f"{beginning}: {self}", self.tries)
 
 
 # By what they befell: a service, by its name; or with a space in it, which no name has.
@@ -238,126 +265,111 @@ Problems = dict[str, Problem]
 THE_RUN = "the run"
 
 
-def value_at(data: Any, *path: str) -> Any:
-    """What lies at a path in nested objects; None where something is missing or no object."""
-    for key in path:
-        data = data.get(key) if isinstance(data, dict) else None
-    return data
+@contextlib.contextmanager
+def noting(problems: Problems, names: Iterable[str]) -> Iterator[None]:
+    """The one place where what is raised ends up: as the problem of all these names."""
+    try:
+        yield
+    except Problem as problem:
+        # Or all that it met on its way stays in memory.
+        problems.update(dict.fromkeys(names, problem.with_traceback(None)))
+    except Exception as error:  # noqa: BLE001 (one line is all that a person should read)
+        text = (
+            "docker's output is unexpected, or this host lacks something:"
+            f" {type(error).__name__}: {error}"
+        )
+        problems.update(dict.fromkeys(names, Problem(in_one_line(text))))
 
 
 @dataclass
-class Result:
-    """What a program that has ended leaves."""
-
-    problem: Optional[Problem]
-    stdout: str = ""
-    said: str = ""  # on stderr, in one line, without what is secret
-
-    def checked(self) -> "Result":
-        """The same if there is no problem. Raises Problem."""
-        if self.problem:
-            raise self.problem
-        return self
-
-    def lines(self) -> list[str]:
-        """What it printed. Not splitlines(), which cuts JSON at U+0085, too."""
-        return [line for line in self.stdout.split("\n") if line]
-
-
 class Programs:
-    """Starts all programs, of which none outlives the run's time or a signal."""
+    """Starts all programs, of which none outlives the try's time or a signal."""
 
-    def __init__(self) -> None:
-        self.stopped_by = 0  # the signal
-        self.in_flight: set[int] = set()  # process groups that a signal ends
-        self.secrets: list[str] = []  # which nothing is to show
-        self.begin()
+    environment: Mapping[str, str]  # of all programs
+    deadline: float = 0  # of the try, on the monotonic clock
+    stopped_by: int = 0  # the signal
+    stoppable: set[int] = field(default_factory=set)  # process groups that a signal ends
+    secrets: list[str] = field(default_factory=list)  # which nothing is to show
 
-    def begin(self) -> None:
-        """From now on a run has its RUN_SECONDS."""
-        self.deadline = time.monotonic() + RUN_SECONDS
+    def begin_try(self, pause: float) -> None:
+        """From now on there are TRY_SECONDS, besides a pause."""
+        self.deadline = time.monotonic() + pause + TRY_SECONDS
 
     def seconds_left(self) -> float:
-        """Until the run has to end; none after a signal."""
+        """Until the try has to end; none after a signal."""
         return 0 if self.stopped_by else self.deadline - time.monotonic()
 
     def stop(self, number: int, _frame: Any) -> None:
         """Handle a signal: start nothing more, end what runs, say nothing more."""
         self.stopped_by = number
-        log.warning("Stopped by %s: the next run does what is left", signal.Signals(number).name)
+        log.warning("Stopped by %s; the next run does the rest", signal.Signals(number).name)
         log.disabled = True
         self.pass_on()
 
     def pass_on(self) -> None:
         """End what runs, if a signal came."""
-        for group in list(self.in_flight) if self.stopped_by else ():
+        for group in list(self.stoppable) if self.stopped_by else ():
             signal_group(group, signal.SIGTERM)
 
-    def run(
-        self,
-        *command: str,
-        seconds: float = PROGRAM_SECONDS,
-        is_stoppable: bool = True,
-        is_secret: bool = False,
-        **how: Any,
-    ) -> Result:
-        """Run a program to its end, within its time and the run's.
+    def run(self, *command: str, seconds: float = PROGRAM_SECONDS, **how: Any) -> str:
+        """Run a program to its end, within its time and the try's. Returns what it printed.
 
-        One that is not stoppable is given all its time, or not started. If what it prints is
-        secret, nothing shows it from then on. For the rest see start().
+        What is not stoppable has all its time, or is not started. See start(). Raises Problem.
         """
-        name = " ".join(command[:3]).partition(" -")[0]
+        name = " ".join(command).removeprefix(f"{' '.join(XARGS)} ").partition(" -")[0]
         limit = min(seconds, self.seconds_left())
-        if limit < (0.1 if is_stoppable else seconds):
-            return Result(Problem(f"{name} was not started: its time was over"))
-        began = time.monotonic()
-        status, stdout, said = self.start(command, limit, is_stoppable, **how)
-        has_hung = status in (124, 137) and time.monotonic() - began >= limit - 0.1
-        if is_secret:
-            self.secrets.append(stdout)
-        said = in_one_line(said, self.secrets)
-        return Result(explain(name, status, said, limit * has_hung), stdout, said)
+        if limit < (0.1 if how.get("is_stoppable", True) else seconds):
+            raise Problem(f"{name} was not started: time limit reached")
+        begun_at = time.monotonic()
+        status, stdout, said = self.start(command, limit, **how)
+        if command[: len(AWS_TOKEN)] == AWS_TOKEN:
+            self.secrets += [word for word in stdout.split() if len(word) > 15]
+        for secret in self.secrets:
+            said = said.replace(secret, "[secret]")
+        if status:
+            has_hung = status in (124, 137) and time.monotonic() - begun_at >= limit - 0.1
+            raise explained(name, status, has_hung, stdout, said)
+        return stdout
 
     def start(
         self,
-        command: tuple[str, ...],
+        command: Sequence[str],
         seconds: float,
-        is_stoppable: bool,
         stdin: str = "",
-        through: tuple[str, ...] = (),  # what starts it in turn
-        folder: str = "",  # of docker's logins
+        environment: Optional[Mapping[str, str]] = None,  # besides that of all programs
         drain_seconds: float = 0,  # for what it has started in turn
+        is_stoppable: bool = True,
     ) -> tuple[int, str, str]:
         """The one place that starts programs. Returns the exit status, stdout, and stderr."""
-        # In the foreground: it ends a program, but not what that has started in turn.
-        limit = ("--foreground", f"--kill-after={KILL_SECONDS}", f"{seconds:.1f}")
-        with memory(stdin) as given, memory() as out, memory() as err, memory() as born:
+        variables = {**self.environment, **(environment or {})}
+        timeout = shutil.which("timeout", path=variables["PATH"])
+        if not timeout:
+            raise Problem("timeout is not on the PATH -> install coreutils", NEVER)
+        with memory(stdin) as given, memory() as out, memory() as err:
+            options = dict(SH_OPTIONS, _in=given.fileno(), _out=out.fileno(), _err=err.fileno())
+            words = (*TIMEOUT, f"{seconds:.1f}", *command)
+            running = sh.Command(timeout)(*words, _env=variables, **options)
+            if is_stoppable:
+                self.stoppable.add(running.pid)
+            self.pass_on()  # a signal that has come before that
             try:
-                options = sh_options(given, out, err, born, folder)
-                running = sh.Command("timeout")(*limit, *through, *command, **options)
-                self.in_flight.update([running.pid] * is_stoppable)
-                self.pass_on()  # a signal that has come before that
                 with contextlib.suppress(sh.ErrorReturnCode):
                     running.wait()
             finally:
-                # Whatever went wrong, it ends, and with it what it left behind.
-                self.end(int(content(born) or 0), drain_seconds)
+                self.end(running.pid, drain_seconds)
             return running.exit_code, content(out), content(err)
 
     def end(self, group: int, drain_seconds: float) -> None:
-        """Wait for what a program has left running, but not for long."""
+        """Wait for what a program has left running, but not for long; then kill it."""
         deadline = time.monotonic() + drain_seconds
-        while group and signal_group(group, 0) and time.monotonic() < deadline:
+        while signal_group(group, 0) and time.monotonic() < deadline:
             time.sleep(0.05)
-        if group:
-            signal_group(group, signal.SIGKILL)
-        self.in_flight.discard(group)
+        signal_group(group, signal.SIGKILL)
+        self.stoppable.discard(group)
 
 
 def memory(text: str = "") -> io.FileIO:
-    """A file in memory, which programs read or print to: no pipe of theirs can block us, and the
-    library sh logs none of it.
-    """
+    """A file in memory for programs: no pipe of theirs can block us, and sh logs none of it."""
     file = io.FileIO(os.memfd_create("ecr_swarm_login"), "r+")
     file.write(text.encode(errors="backslashreplace"))
     file.seek(0)
@@ -372,484 +384,34 @@ def content(file: io.FileIO) -> str:
     return file.read().decode(errors="replace").strip()
 
 
-def sh_options(
-    given: io.FileIO, out: io.FileIO, err: io.FileIO, born: io.FileIO, folder: str
-) -> dict[str, Any]:
-    """How the library sh starts a program, with its logins in that folder, if there is one."""
-    return {
-        "_tty_out": False,  # or the program believes in a terminal
-        "_close_fds": False,  # needs no /proc
-        "_new_session": True,
-        "_bg": True,
-        "_bg_exc": False,  # or a thread prints a traceback, with the program's stdout in it
-        # By number: sh keeps what it is given in a cycle, open until that is collected.
-        "_in": given.fileno(),
-        "_out": out.fileno(),
-        "_err": err.fileno(),
-        "_env": {**os.environ, **({"DOCKER_CONFIG": folder} if folder else {})},
-        "_preexec_fn": lambda: become_bounded(born.fileno()),
-    }
-
-
-def become_bounded(born: int) -> None:
-    """What a new process does first: note its number in a file, and bound what it can print."""
-    os.write(born, b"%d" % os.getpid())
-    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with contextlib.suppress(ValueError):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (OUTPUT_BYTES, hard))
-
-
 def signal_group(group: int, number: int) -> bool:
     """Signal all processes of a group. Returns whether there is one left."""
-    try:
+    with contextlib.suppress(OSError):
         os.killpg(group, number)
-    except OSError:
-        return False
-    return True
+        return True
+    return False
 
 
-def in_one_line(said: str, secrets: list[str]) -> str:
-    """What a program said in the end, in one line, without what is secret, whole or in parts."""
-    said = re.sub(r"[\s\0-\37]+", " ", said[-8 * SAID_LENGTH :]).strip()
-    every = "\n".join(secrets)
-    hidden = {
-        place + each
-        for place in range(len(said) - SECRET_LENGTH + 1)
-        if said[place : place + SECRET_LENGTH] in every
-        for each in range(SECRET_LENGTH)
-    }
-    shown = ["\0" if place in hidden else letter for place, letter in enumerate(said)]
-    return re.sub("\0+", "[secret]", "".join(shown))
+def in_one_line(said: str) -> str:
+    """What a program said in the end, in one line that no terminal takes for a command."""
+    printable = "".join(letter if letter.isprintable() else " " for letter in said)
+    return " ".join(printable.split())[-SAID_LENGTH:]
 
 
-def explain(name: str, status: int, said: str, hung_seconds: float) -> Optional[Problem]:
-    """What went wrong with a program."""
-    said = said[-SAID_LENGTH:]
-    if not status:
-        # Docker warns at each login that it stores it.
-        if said and not name.startswith("docker login"):
-            log.info("%s succeeded, and said: %s", name, said)
-        return None
-    reason = f"failed with exit status {status}"
-    if hung_seconds:
-        reason = f"hung, and was killed after {hung_seconds:.0f} seconds"
-    elif status < 0:
-        reason = f"was killed by signal {-status}"
-    text = f"{name} {reason}: {said or 'it said nothing'}"
-    for known, remedy in REMEDIES.items():
-        if known in text.lower():
-            return Problem(f"{text}: {remedy}", is_final=True)
-    return Problem(text)
+def explained(name: str, status: int, has_hung: bool, stdout: str, said: str) -> Problem:
+    """The problem with a program that has not ended well."""
+    how = "hung, and was killed" if has_hung else f"failed with exit status {status}"
+    text = f"{name} {how}: {in_one_line(said[-9999:]) or 'no output'}"
+    for needle, tries, remedy in REMEDIES:
+        if needle in text.lower():
+            return Problem(f"{text} -> {remedy}", tries, stdout, said)
+    return Problem(text, ALWAYS, stdout, said)
 
 
-def attempt(names: Iterable[str], do: Any, *given: Any) -> Problems:
-    """Do something. Returns its problems; what it raises is one for all of these names."""
-    try:
-        problems: Problems = do(*given)
-    except Problem as problem:
-        # Or all that it met on its way stays in memory.
-        return dict.fromkeys(names, problem.with_traceback(None))
-    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        text = f"docker shows what cannot be read: {error!r}"
-        return dict.fromkeys(names, Problem(text[:SAID_LENGTH]))
-    except Exception as error:  # noqa: BLE001 (one line is all that a person should read)
-        return dict.fromkeys(names, Problem(f"something went wrong: {error!r}"[:SAID_LENGTH]))
-    return problems
+# What docker shows --------------------------------------------------------------------------------
 
 
-def gather(jobs: list["Future[Problems]"]) -> Problems:
-    """The problems of all that was done side by side."""
-    return {name: problem for job in jobs for name, problem in job.result().items()}
-
-
-# Registries and logins ----------------------------------------------------------------------------
-
-
-def ecr_host(image: str) -> str:
-    """The ECR registry of an image, or "" if it is in another."""
-    host, slash, _ = image.partition("/")
-    return host if slash and ECR_HOST.fullmatch(host) else ""
-
-
-def region_of(host: str) -> str:
-    """The region of an ECR registry."""
-    return ECR_HOST.sub(r"\1", host)
-
-
-def docker_folder() -> str:
-    """Where docker keeps its logins by itself."""
-    return os.path.abspath(os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker"))
-
-
-def make_run_folder() -> str:
-    """A folder for the run's own logins, in memory if it can be."""
-    # systemd's is gone even after SIGKILL: systemd.exec(5), RuntimeDirectory=.
-    places = (os.environ.get("RUNTIME_DIRECTORY"), os.environ.get("TMPDIR"), "/dev/shm", "/tmp")
-    for place in filter(None, places):
-        with contextlib.suppress(OSError):
-            return tempfile.mkdtemp(prefix="ecr_swarm_login-", dir=place)
-    return "/dev/null/none"  # where there is room for nothing
-
-
-@dataclass
-class Registries:
-    """Tokens and logins of one run, all registries at once, side by side."""
-
-    programs: Programs
-    folder: str  # the run's own
-    tokens: dict[str, "Future[str]"] = field(default_factory=dict)  # by region
-    # Where docker keeps a good login, by host: a folder of the run's own, or "" for docker's own
-    # place, which others may change.
-    logins: dict[str, str] = field(default_factory=dict)
-    # Logins in docker's own place, by host.
-    kept: dict[str, "Future[Optional[Problem]]"] = field(default_factory=dict)
-    # One by one: docker replaces config.json without a lock, and two would lose one another's.
-    one_by_one: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
-
-    def get_token(self, region: str) -> str:
-        """Have aws print a token, which goes nowhere but to docker login."""
-        return self.programs.run(*AWS_TOKEN, region, is_secret=True).checked().stdout
-
-    def log_in(self, host: str, is_for_deploys: bool) -> None:
-        """Log docker in to a registry in its own place, and beside that in a folder of the run's own,
-        unless it is for deploys from here alone.
-
-        Notes that folder; "" if docker has its own place only. Raises Problem.
-        """
-        token = self.tokens[region_of(host)].result()
-        self.kept[host] = self.one_by_one.submit(self.keep, host, token)
-        folder = "" if is_for_deploys else self.log_in_apart(host, token)
-        if not folder:
-            problem = self.kept[host].result()
-            # An older login that docker holds is no reason to go on when AWS's token is refused.
-            if problem and not is_for_deploys:
-                raise problem
-        self.logins[host] = folder
-        where = "" if folder or is_for_deploys else " in its own place only"
-        log.info("Docker login succeeded for %s%s", host, where)
-
-    def log_in_apart(self, host: str, token: str) -> str:
-        """Log docker in in a folder of the run's own; "" if there is no room for one, or docker does
-        not use it, as a snap's.
-        """
-        with contextlib.suppress(OSError):
-            folder = make_login_folder(self.folder, host)
-            config = os.path.join(folder, "config.json")
-            size = os.path.getsize(config)
-            result = self.programs.run(*LOGIN, host, stdin=token, folder=folder)
-            if not result.problem and os.path.getsize(config) > size:
-                return folder
-        return ""
-
-    def keep(self, host: str, token: str) -> Optional[Problem]:
-        """Log docker in where it keeps its logins, for deploys from here. Raises Problem.
-
-        This is never cut short. What counts is that a login is there, by whatever way; returned is
-        the problem with this one. If docker says that it lies in config.json, and there is one, it
-        does; else docker proves it.
-        """
-        result = self.programs.run(*LOGIN, host, stdin=token, is_stoppable=False)
-        config = os.path.join(docker_folder(), "config.json")
-        # It warns of a login that no credential store keeps.
-        if not result.problem and "unencrypted" in result.said and os.path.exists(config):
-            return None
-        try:
-            self.prove(host)
-        except Problem as problem:
-            raise result.problem or problem from None
-        return result.problem
-
-    def prove(self, host: str, beginning: str = "") -> None:
-        """Have docker authenticate with the login that it holds, and would send. Raises Problem.
-
-        It is not cut short either: some clients store the login again.
-        """
-        result = self.programs.run(*PROOF, host, is_stoppable=False)
-        said = (result.stdout + result.said).lower()
-        is_over = AUTHENTICATES in said and any(text in said for text in NOT_STORED)
-        is_refused = any(text in said for text in REFUSED)
-        if result.problem and (is_refused or not is_over):
-            # The next attempt logs in again; a login in a folder of the run's own is still good.
-            if not self.logins.get(host):
-                self.logins.pop(host, None)
-            text = f"{beginning}docker holds no login that the registry takes"
-            raise result.problem.after(text)
-
-    def say_what_is_not_kept(self) -> None:
-        """Warn of registries that deploys from here have no login for."""
-        for host in self.logins.keys() & self.kept.keys():
-            problem = self.kept.pop(host).exception()
-            if problem:
-                text = "docker does not keep the login to %s, and a deploy from here sends none: %s"
-                log.warning(text, host, problem)
-
-
-def make_login_folder(folder: str, host: str) -> str:
-    """A folder for one login of docker's, with links to all that its own place has but
-    config.json and drafts of that. Raises OSError if there is no room for it.
-    """
-    # mkdtemp, for there may be one of an earlier attempt.
-    path = tempfile.mkdtemp(prefix=f"{host}-", dir=folder)
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-        for name in os.listdir(docker_folder()):
-            if not name.startswith("config.json"):
-                os.symlink(os.path.join(docker_folder(), name), os.path.join(path, name))
-    # With this, and not without, the client keeps the login in this very file, whatever store
-    # is on the PATH: docker/cli, cli/config/credentials/default_store.go.
-    with open(os.path.join(path, "config.json"), "w") as config:
-        json.dump({"auths": {host: {}}}, config)
-    return path
-
-
-# The model: what swarm does with an update --------------------------------------------------------
-
-
-@dataclass
-class Task:
-    """A task, as docker service ps shows it."""
-
-    id: str
-    node: str  # its ID, or "" as long as there is none
-    is_wanted: bool  # swarm wants it to run: its desired state is at most Running
-    state: str
-    kind: str  # what it is to an update: a value of KINDS
-    is_old: bool  # it has been in this state for LONG_HOURS
-    difference: str = ""  # why it is not as an update would have it: UNSORTED, PLACED, OLDER
-
-
-@dataclass
-class Service:
-    """All that decides about a service."""
-
-    id: str
-    name: str
-    version: int  # which each update raises
-    image: str  # with its tag and digest, as far as it has them
-    mode: str  # Replicated, Global, ReplicatedJob, GlobalJob, or one that is unknown
-    replicas: int
-    condition: str  # when tasks are restarted: any, on-failure, none
-    max_attempts: int  # of restarts; 0 if there is no limit
-    rollout: str  # UpdateStatus.State
-    began: str  # UpdateStatus.StartedAt, as docker prints it
-    hours: float  # since the rollout ended or began, or since the service was created
-    quiet_hours: float  # since anything was changed: its token is no younger
-    rolls_back: bool  # by itself, if the rollout fails
-    changed: set[str]  # the parts of its spec that the last update changed, besides the token
-    template: dict[str, Any]  # TaskTemplate, with defaults
-    slots: dict[str, list[Task]] = field(default_factory=dict)  # or nodes; the newest task first
-    nodes: dict[str, bool] = field(default_factory=dict)  # whether it may use them, by ID
-
-    @property
-    def may_finish(self) -> bool:
-        """Whether tasks can end for good, until an update starts them again."""
-        return self.condition != "any" or self.max_attempts > 0
-
-    def tasks(self, *kinds: str) -> list[Task]:
-        """The tasks of some kinds that are a part of it now, that is, those that swarm wants."""
-        tasks = [task for slot in self.slots.values() for task in slot]
-        return [task for task in tasks if task.is_wanted and task.kind in kinds]
-
-    @property
-    def changes_tasks(self) -> bool:
-        """Whether the last update brought more than a token for its tasks."""
-        return not self.changed.isdisjoint(("TaskTemplate", "EndpointSpec"))
-
-    @property
-    def what_runs_then(self) -> str:
-        """What a restart of its tasks comes to if their image is not pinned."""
-        return (
-            ""
-            if "@" in self.image
-            else "; they will run whatever the tag of their image points to by then"
-        )
-
-    @property
-    def way_back(self) -> str:
-        """How to go back from a rollout, if docker can do that."""
-        can = self.rollout in ("updating", "paused")
-        return f"; to go back: docker service rollback {self.name}" if can else ""
-
-    @property
-    def is_in_rollout(self) -> bool:
-        """Whether something of the old is left, which an update would take down, or forget."""
-        if self.rollout in SETTLED:
-            return False
-        runs_old = any(task.difference for task in self.tasks(SERVING))
-        may_roll_back = self.rollout == "updating" and self.rolls_back
-        is_stale = self.rollout in ("updating", "paused") and self.hours >= LONG_HOURS
-        return runs_old or (self.changes_tasks and (may_roll_back or not is_stale))
-
-
-def touched(service: Service) -> list[Task]:
-    """The tasks to which an update with another token does something. Pure.
-
-    Those that serve, start or are stuck are stopped, and most are replaced; those that are over are
-    started again. Source: moby/swarmkit, manager/orchestrator: replicated/services.go and
-    global/global.go (reconcile), restart/restart.go (UpdatableTasksInSlot), update/updater.go
-    (worker).
-    """
-    slots = {number: updatable(service, tasks) for number, tasks in service.slots.items()}
-    kept, removed = reconcile(service, slots)
-    tasks = []
-    for number in kept:
-        tasks += tasks_replaced(service, slots[number])
-    for number in removed:
-        tasks += [task for task in slots[number] if task.kind == SERVING]
-    if service.may_finish and service.mode == "Replicated":
-        # Slots that do not count are deleted, and what is missing then is started.
-        dead = [service.slots[number][0] for number in slots if not slots[number]]
-        tasks += dead[: service.replicas - len(kept)]
-    return tasks
-
-
-def updatable(service: Service, tasks: list[Task]) -> list[Task]:
-    """The tasks for which a slot counts: those wanted, or the newest if it is over for good."""
-    wanted = [task for task in tasks if task.is_wanted]
-    if not wanted and not restarts_itself(service, tasks[0]):
-        return tasks[:1]
-    return wanted
-
-
-def restarts_itself(service: Service, task: Task) -> bool:
-    """Whether swarm starts a task of this kind again by itself: restart.go, shouldRestart."""
-    has_succeeded = service.condition == "on-failure" and task.state == "Complete"
-    if service.condition == "none" or has_succeeded:
-        return False
-    # How many attempts are used up is not shown. All are, if it ended by itself and no other came;
-    # and may be, if a replicated one is as the spec says: its node had gone. A rollout takes none.
-    is_replaced = service.mode == "Global" or bool(task.difference)
-    return not service.max_attempts or (task.kind == STOPPED and is_replaced)
-
-
-def reconcile(service: Service, slots: dict[str, list[Task]]) -> tuple[list[str], list[str]]:
-    """Which of the slots that count stay and are updated, and which are removed."""
-    slots = {number: tasks for number, tasks in slots.items() if tasks}
-    if service.mode != "Replicated":
-        # Tasks on other nodes are shut down, if they are not yet, and start nothing. All count as
-        # long as nobody has asked for nodes.
-        return [node for node in slots if not service.nodes or service.nodes.get(node)], []
-    numbers = in_order_of_removal(slots)
-    return numbers[: service.replicas], numbers[service.replicas :]
-
-
-def in_order_of_removal(slots: dict[str, list[Task]]) -> list[str]:
-    """The slots of a replicated service, those that are removed first at the end.
-
-    Source: replicated/slot.go. Running ones come first; then each counts as the nth copy on its
-    node, and the first copies come first.
-    """
-    runs = {slot: any(task.state == "Running" for task in tasks) for slot, tasks in slots.items()}
-    copies: dict[str, int] = {}
-    rank: dict[str, float] = {}
-    for slot in sorted(slots, key=lambda slot: (not runs[slot], int(slot))):
-        node = slots[slot][0].node if len(slots[slot]) == 1 else ""
-        copies[node] = copies.get(node, 0) + 1
-        rank[slot] = copies[node] if node else float("inf")
-    # Go's sort keeps the order of equals in short lists only: in long ones, expect the worst.
-    is_long = len(slots) > 12
-    return sorted(rank, key=lambda slot: (rank[slot], is_long and runs[slot]))
-
-
-def tasks_replaced(service: Service, tasks: list[Task]) -> list[Task]:
-    """The tasks of a slot that stays which are replaced, or shut down for another in the slot.
-
-    One that is not dirty stays: task.go, IsTaskDirty. The token is left out of account for tasks
-    that serve, and so is the placement, but only if it alone is different: what was ignored when
-    the placement was changed counts with a new token.
-    """
-    stays = [task for task in tasks if task.kind == SERVING and not task.difference][:1]
-    gone = [task for task in tasks if task.kind in ENDED and restarts_itself(service, task)]
-    return [task for task in tasks if task not in stays + gone]
-
-
-def may_use(node: dict[str, Any], constraints: list[str]) -> bool:
-    """Whether a global service keeps its task on a node up to date, as global.go has it."""
-    is_down = value_at(node, "Status", "State") == "down"
-    is_active = value_at(node, "Spec", "Availability") == "active"
-    return is_active and not is_down and all(meets(node, each) for each in constraints)
-
-
-def meets(node: dict[str, Any], constraint: str) -> bool:
-    """Whether a node meets a constraint: swarmkit, manager/constraint/constraint.go.
-
-    Raises KeyError or ValueError for one that this version does not know.
-    """
-    key, operator, wanted = map(str.strip, re.split("(==|!=)", constraint, maxsplit=1))
-    label = re.fullmatch(r"(?i)(node|engine)\.labels\.(.+)", key)
-    value = value_at(node, *NODE_LABELS[label[1].lower()], label[2]) if label else None
-    if key.lower() == "node.ip":
-        address = ipaddress.ip_address(str(value_at(node, "Status", "Addr")))
-        return (address in ipaddress.ip_network(wanted, strict=False)) == (operator == "==")
-    if not label:
-        value = value_at(node, *NODE_FACTS[key.lower()])
-    return (str(value or "").lower() == wanted.lower()) == (operator == "==")
-
-
-# Policy -------------------------------------------------------------------------------------------
-
-
-def decide(service: Service, host: str, options: argparse.Namespace) -> tuple[str, str]:
-    """What becomes of a service that docker is logged in to `host` for, and why. Pure."""
-    outcome, reason = spare(service, host, options)
-    # Not with the login of another registry.
-    if options.all_services and outcome != DUE and reason != MOVED:
-        return DUE, f"as every service is, although {reason}"
-    return outcome, reason
-
-
-def spare(service: Service, host: str, options: argparse.Namespace) -> tuple[str, str]:
-    """What becomes of a service: the first line that applies."""
-    tasks = touched(service)
-    kinds = {task.kind for task in tasks}
-    repeats = bool(kinds & ENDED)
-    stops = why_stops(tasks)
-    by_rollout = held_or_overdue(service.hours >= LONG_HOURS)
-    by_change = held_or_overdue(service.quiet_hours >= LONG_HOURS)
-    by_end = held_or_overdue(any(task.is_old for task in tasks if task.kind in ENDED))
-    restart = by_change if options.no_restart else DUE
-    # fmt: off
-    table = (
-        (not ecr_host(service.image),                      LEFT,       ELSEWHERE),
-        (ecr_host(service.image) != host,                  HELD,       MOVED),
-        (service.mode in JOBS,                             LEFT,       IS_JOB),
-        (service.mode not in MODES,                        by_rollout, UNKNOWN_MODE),
-        (":" not in service.image.rpartition("/")[2],      by_rollout, NO_TAG),
-        (service.is_in_rollout,                            by_rollout, ROLLOUT),
-        (keeps_rollback(service, options),                 LEFT,       KEPT),
-        (repeats and stops == TOO_MANY,                    restart,    LEFTOVER),
-        (repeats and STUCK in kinds,                       FAILED,     CHOOSE),
-        (repeats and service.tasks(SERVING, STARTING),     by_end,     PART_FINISHED),
-        (repeats,                                          LEFT,       FINISHED),
-        (STARTING in kinds,                                by_change,  IS_STARTING),
-        (stops,                                            restart,    stops),
-        (True,                                             DUE,        PULLS),
-    )
-    # fmt: on
-    outcome, reason = next((outcome, reason) for applies, outcome, reason in table if applies)
-    return outcome, reason.format(service, options)
-
-
-def why_stops(tasks: list[Task]) -> str:
-    """Why tasks that serve are stopped; "" if none is."""
-    reasons = [task.difference or TOO_MANY for task in tasks if task.kind == SERVING]
-    return (reasons or [""])[0]
-
-
-def held_or_overdue(is_long: bool) -> str:
-    """What becomes of a service that is to wait: a person has to look if it has waited long."""
-    return OVERDUE if is_long else HELD
-
-
-def keeps_rollback(service: Service, options: argparse.Namespace) -> bool:
-    """Whether docker service rollback is to go on to lead somewhere."""
-    is_change = service.rollout == "completed" and service.changes_tasks
-    return is_change and service.hours < options.keep_rollback
-
-
-# Look, update, look again -------------------------------------------------------------------------
-
-
-@dataclass
+@dataclass(frozen=True)
 class Row:
     """A service as docker service ls shows it."""
 
@@ -858,173 +420,274 @@ class Row:
     host: str  # the ECR registry of its image by then, or ""
 
 
-def refresh(run: "Run", host: str, rows: dict[str, Row]) -> Problems:
-    """Look at services of one registry, decide, update. Returns the problems of the updates.
+@dataclass(frozen=True)
+class Task:
+    """A task, as docker shows it."""
 
-    Several are looked at together. What spoils that, as one that has just been removed, raises
-    Problem or something else for all; they are tried again one by one, and then it has it alone.
-    """
-    # Without one of the run's own that counts which docker holds in its own place.
-    folder = run.registries.logins.get(host, "")
-    is_guarded = bool(host) and not folder and not run.options.dry_run
-    # A proof is not begun if it might have to be cut short.
-    if run.programs.seconds_left() < CLOSING_SECONDS + 2 * PROGRAM_SECONDS * is_guarded:
-        raise Problem(f"the {RUN_SECONDS} seconds of the run were over before its turn came")
-    run.tried.update(rows)
-    if is_guarded:
-        run.registries.one_by_one.submit(run.registries.prove, host).result()
-    services, looked_at = look(run.programs, rows, run.known)
-    due = decide_all(run, host, services)
-    if not due:
-        run.pace = BATCH
-        return {}
-    problems = update(run, due, folder, looked_at)
-    if is_guarded:
-        text = "may have been sent an empty login: "
-        run.registries.one_by_one.submit(run.registries.prove, host, text).result()
-    for service in due:
-        if service.name not in problems:
-            run.report.refreshed(service)
-    return problems
+    id: str
+    node: str  # its ID, or "" as long as there is none
+    is_wanted: bool  # swarm wants it to run: its desired state is at most Running
+    state: str
+    kind: str  # what it is to an update: a value of KINDS
+    has_lasted: bool  # it has been in this state for LONG_HOURS
+    difference: str  # from what an update would write: OLDER, UNSORTED, PLACED, or ""
 
 
-def look(
-    programs: Programs, rows: dict[str, Row], known: dict[tuple[str, int], str]
-) -> tuple[list[Service], float]:
-    """What services are now, with their tasks, and since when docker says so. Raises Problem."""
-    ids = [row.short_id for row in rows.values()]
-    answered: list[float] = []
+@dataclass(frozen=True)
+class Rollout:
+    """How far the last update has come."""
 
-    def ask(*command: str) -> list[dict[str, Any]]:
-        """Ask docker something, but not for long."""
-        result = programs.run(*command, seconds=LOOK_SECONDS).checked()
-        answered.append(time.monotonic())
-        return [json.loads(line) for line in result.lines()]
+    state: str  # UpdateStatus.State
+    began: str  # UpdateStatus.StartedAt, as docker prints it
+    hours: float  # since it ended or began, or since the service was created
+    rolls_back: bool  # by itself, if it fails
+    changes_ports: bool
+    is_deploy: bool  # it may have brought more than a token for the tasks
+    leads_back: bool  # docker service rollback leads to another spec
 
+
+@dataclass(frozen=True)
+class Service:
+    """All that decides about a service."""
+
+    id: str
+    name: str
+    image: str  # with its tag and digest, as far as it has them
+    mode: str  # Replicated, Global, ReplicatedJob, GlobalJob, or one that is unknown
+    replicas: int
+    condition: str  # when tasks are restarted: any, on-failure, none
+    max_attempts: int  # of restarts; 0 if there is no limit
+    constraints: Sequence[str]  # of placement
+    rollout: Rollout
+    unchanged_hours: float  # since anything was changed: its token is no younger
+    dropped: str  # the settings that the client would drop, and the API versions
+    slots: Mapping[str, Sequence[Task]]  # or nodes; the newest task first
+    usable: Optional[frozenset[str]] = None  # IDs of nodes that it may use, if anybody asked
+
+    @property
+    def way_back(self) -> str:
+        """How to go back from a rollout, if that leads anywhere."""
+        can = self.rollout.leads_back and self.rollout.state in ("updating", "paused")
+        return f"; to roll back: docker service rollback {self.name}" if can else ""
+
+    @property
+    def has_tasks_on(self) -> bool:
+        """Whether swarm wants a task that serves, or is on its way there."""
+        tasks = [task for slot in self.slots.values() for task in slot if task.is_wanted]
+        return any(task.kind in (SERVES, PREPARES) for task in tasks)
+
+    @property
+    def what_runs_then(self) -> str:
+        """What a restart of its tasks comes to if their image is not pinned."""
+        return "" if "@" in self.image else "; its tag is not pinned, so a newer image may start"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What services are at one moment."""
+
+    services: Sequence[Service]
+    taken_at: float  # on the monotonic clock, before the first question
+
+
+Document = dict[str, Any]  # what docker prints of one thing
+Documents = dict[str, Document]  # by ID
+Slots = dict[str, list[Task]]  # or nodes; the newest task first
+
+
+def value_at(data: Any, *path: str) -> Any:
+    """What lies at a path in nested objects; None where something is missing or no object."""
+    for key in path:
+        data = data.get(key) if isinstance(data, dict) else None
+    return data
+
+
+def look(programs: Programs, versions: str, rows: Sequence[Row]) -> Snapshot:
+    """What services are now, given the versions if the client is older. Raises Problem etc."""
+    taken_at = time.monotonic()
+    ids = [row.short_id for row in rows]
     with ThreadPoolExecutor(1) as pool:
-        tasks = pool.submit(ask, *TASKS, *ids)
-        services = {data["Spec"]["Name"]: service_from(data) for data in ask(*INSPECT, *ids)}
-    if services.keys() != rows.keys():
+        asked = pool.submit(programs.run, *TASKS, *ids, seconds=QUESTION_SECONDS)
+        services = {data["ID"]: data for data in ask(programs, INSPECT, ids)}
+        slots = slots_from(asked.result())
+    names = sorted(data["Spec"]["Name"] for data in services.values())
+    if names != sorted(row.name for row in rows):
         # It prefers a name: moby, daemon/cluster/helpers.go, getService.
-        raise Problem(
-            f"docker shows {', '.join(services) or 'nothing'} for its ID {', '.join(ids)}"
-        )
-    found = list(services.values())
-    attach(found, tasks.result())
-    for service in found:
-        if service.replicas and not service.slots:
-            raise Problem(f"docker lists none of its {service.replicas} tasks")
-    look_at_specs(found, ask, known)
-    look_at_nodes(found, ask)
-    return found, min(answered)
+        raise Problem(f"docker shows {', '.join(names)} for ID {', '.join(ids)}")
+    specs = ask_for_specs(programs, services, slots)
+    dropped = ask_what_is_dropped(programs, versions, services)
+    read = [
+        service_from(data, slots.get(key, {}), specs, dropped.get(key, ""))
+        for key, data in services.items()
+    ]
+    return Snapshot(with_nodes(programs, read), taken_at)
 
 
-def look_at_specs(services: list[Service], ask: Any, known: dict[tuple[str, int], str]) -> None:
-    """See whether tasks are as the spec says, where that is in doubt. Raises KeyError for one
-    that docker does not show.
-
-    What is known by task and version of its service is not asked for again: of many tasks the
-    answer comes too late for an update, and the next try has it.
+def ask(programs: Programs, command: Sequence[str], ids: Sequence[str]) -> list[Document]:
+    """Ask docker for things by ID. Where some are gone it names them, prints the others, and fails;
+    what it neither prints nor names is no reason to go on. Raises Problem or ValueError.
     """
-    compared = [(task, service) for service in services for task in to_compare(service)]
-    owners = {each.id: it for each, it in compared if (each.id, it.version) not in known}
-    for data in ask(*SPECS, *owners) if owners else []:
-        service = owners[data["ID"]]
-        known[data["ID"], service.version] = difference_of(service, data)
-    for task, service in compared:
-        task.difference = task.difference or known[task.id, service.version]
+    problem = Problem(f"{' '.join(command).partition(' -')[0]} printed less than was asked for")
+    try:
+        printed, said = (programs.run(*command, *ids, seconds=QUESTION_SECONDS) if ids else ""), ""
+    except Problem as error:
+        problem, printed, said = error, error.stdout, error.said
+    if not all(each in printed or each in said for each in ids):
+        raise problem
+    return [json.loads(line) for line in printed.split("\n") if line]
 
 
-def to_compare(service: Service) -> list[Task]:
-    """The tasks of which it matters whether they are as the spec says."""
-    # Where nothing was changed since a rollout has ended, tasks that serve are as the spec says. Not
-    # so after a rollback, which is no refresh: it brings back the spec, and an older token.
-    is_steady = service.rollout in ("", "completed") and not service.changed
-    serving = [] if is_steady else service.tasks(SERVING)
-    if service.mode == "Global" or not service.max_attempts:
-        return serving
-    slots = [tasks for tasks in service.slots.values() if not any(each.is_wanted for each in tasks)]
-    return serving + [tasks[0] for tasks in slots if tasks[0].kind == STOPPED]
+def ask_for_specs(programs: Programs, services: Documents, slots: dict[str, Slots]) -> Documents:
+    """The tasks that tell of which spec they are: those that serve, in each run; and the newest of
+    each slot where a rollout is not settled, which may show what it deploys.
+    """
+    ids = []
+    for key, data in services.items():
+        is_settled = (value_at(data, "UpdateStatus", "State") or "") in SETTLED
+        for tasks in slots.get(key, {}).values():
+            newest = [] if is_settled else tasks[:1]
+            ids += [task.id for task in tasks if task.kind == SERVES or task in newest]
+    return {data["ID"]: data for data in ask(programs, SPECS, ids)}
 
 
-def look_at_nodes(services: list[Service], ask: Any) -> None:
-    """See which nodes global services may use, where it matters."""
-    # As long as they are not known, an update counts as if all could be used.
-    spread = [service for service in services if service.mode == "Global" and touched(service)]
-    nodes = {node for service in spread for node in service.slots}
-    shown = ask(*NODES, *nodes) if nodes else []
-    for service in spread:
-        constraints = value_at(service.template, "Placement", "Constraints") or []
-        service.nodes = {data["ID"]: may_use(data, constraints) for data in shown}
+def ask_what_is_dropped(programs: Programs, versions: str, services: Documents) -> dict[str, str]:
+    """The settings that the client would drop, by ID of the service, if it is the older one."""
+    if not versions:
+        return {}
+    known = {key: settings_in(data["Spec"]) for key, data in services.items()}
+    sent = json.loads(programs.run(*SENT, *known, seconds=QUESTION_SECONDS))
+    lost = {data["ID"]: settings_in(data["Spec"]) - known[data["ID"]] for data in sent}
+    return {key: ", ".join(sorted(lost[key])) + versions for key in lost if lost[key]}
 
 
-def service_from(data: dict[str, Any]) -> Service:
-    """What docker service inspect says of a service. Raises KeyError and the like."""
-    spec, status = data["Spec"], data.get("UpdateStatus") or {}
-    template = with_defaults(spec)["TaskTemplate"]
+def settings_in(data: Any, path: str = "") -> set[str]:
+    """The paths of all that is set in nested objects and lists."""
+    if isinstance(data, list):
+        return set().union(*(settings_in(each, path) for each in data))
+    if not isinstance(data, dict):
+        return set()
+    found = {path + key for key, value in data.items() if value}
+    return found.union(*(settings_in(value, f"{path}{key}.") for key, value in data.items()))
+
+
+def service_from(data: Document, slots: Slots, specs: Documents, dropped: str) -> Service:
+    """A service, as docker inspects it, with its tasks, listed and inspected. Raises KeyError."""
+    spec = data["Spec"]
     (mode,) = spec["Mode"]
-    rollout = str(status.get("State", ""))
-    began = str(status.get("StartedAt", ""))
+    replicas = int(spec["Mode"][mode].get("Replicas", 0))
+    if replicas and not slots:
+        raise Problem(f"docker lists none of its {replicas} tasks")
+    template = with_defaults(spec["TaskTemplate"])
+    made = [specs[task.id] for tasks in slots.values() for task in tasks if task.id in specs]
+    written = Written(template, stored_template(data, template, made))
     return Service(
         id=data["ID"],
         name=spec["Name"],
-        version=data["Version"]["Index"],
         image=template["ContainerSpec"]["Image"],
         mode=mode,
-        replicas=int(spec["Mode"][mode].get("Replicas", 0)),
+        replicas=replicas,
         condition=template["RestartPolicy"]["Condition"],
         max_attempts=int(template["RestartPolicy"]["MaxAttempts"]),
-        rollout=rollout,
-        began=began,
-        hours=hours_since(status.get("CompletedAt") or began or data["CreatedAt"]),
-        quiet_hours=hours_since(data["UpdatedAt"]),
-        rolls_back=value_at(spec, "UpdateConfig", "FailureAction") == "rollback",
-        changed=changed_parts(spec, data.get("PreviousSpec"), rollout),
-        template=template,
+        constraints=template["Placement"].get("Constraints") or (),
+        rollout=rollout_from(data, written),
+        unchanged_hours=hours_since(data["UpdatedAt"]),
+        dropped=dropped,
+        slots={
+            slot: [
+                replace(task, difference=written.difference(specs.get(task.id))) for task in tasks
+            ]
+            for slot, tasks in slots.items()
+        },
     )
 
 
-def changed_parts(spec: dict[str, Any], previous: Any, rollout: str) -> set[str]:
-    """The parts of a spec that the last update changed. docker does not show tokens.
+@dataclass(frozen=True)
+class Written:
+    """What an update would write of a service's tasks."""
 
-    None were if the last update was a refresh; then tasks that serve are as the spec says, since a
-    refresh replaces what is different. (Or it changed nothing and brought no token, either.)
+    template: Document  # TaskTemplate, with defaults
+    stored: Optional[Document]  # as_stored(), that is, without them, if that is known
+
+    def differs_from(self, template: Document) -> bool:
+        """Whether swarm takes a template for another: a default that is spelled out makes one."""
+        is_known_other = self.stored is not None and self.stored != as_stored(template)
+        return is_known_other or with_defaults(template) != self.template
+
+    def difference(self, task: Optional[Document]) -> str:
+        """How a task differs from that, given docker inspect of it, or nothing if it is gone."""
+        template = task["Spec"] if task else self.template
+        if task and self.differs_from({**template, "Placement": self.template["Placement"]}):
+            return OLDER
+        if not are_sorted(self.template["ContainerSpec"]):
+            return UNSORTED
+        return PLACED if with_defaults(template) != self.template else ""
+
+
+def stored_template(data: Document, template: Document, made: list[Document]) -> Optional[Document]:
+    """A TaskTemplate as swarm stores it, with no default filled in, or None if nobody knows.
+
+    A task that was made of it tells: one created since the rollout began, or since the service was
+    changed. Without a rollout the former spec tells, too, since no update has replaced tasks since.
     """
-    if not previous:
-        # A rollback that swarm began has none, either. Once that has paused, there is no other
-        # spec that it could go on to: which tasks serve decides.
-        return set() if rollout in ("", "rollback_paused") else {"TaskTemplate"}
-    spec, previous = with_defaults(spec), with_defaults(previous)
-    return {part for part in spec.keys() | previous.keys() if spec.get(part) != previous.get(part)}
-
-
-def with_defaults(spec: dict[str, Any]) -> dict[str, Any]:
-    """A spec as docker service inspect shows Spec, but not PreviousSpec and those of tasks."""
-    template = spec["TaskTemplate"]
-    container = {"StopGracePeriod": 10**10, "DNSConfig": {}}
-    rollouts = {
-        name: {**ROLLOUT_DEFAULTS, **(value_at(spec, name) or {})}
-        for name in ("UpdateConfig", "RollbackConfig")
+    status = data.get("UpdateStatus") or {}
+    # Without the Z an earlier moment is a smaller text.
+    since = (status.get("StartedAt") or data["UpdatedAt"]).rstrip("Z")
+    alike = {
+        task["CreatedAt"].rstrip("Z"): as_stored(task["Spec"])
+        for task in made
+        if with_defaults(task["Spec"]) == template
     }
-    whole = {
-        "Runtime": "container",
-        "Resources": {},
-        "Placement": {},
-        **template,
-        "RestartPolicy": {**RESTART_DEFAULTS, **(value_at(template, "RestartPolicy") or {})},
-        "ContainerSpec": {**container, **(value_at(template, "ContainerSpec") or {})},
-    }
-    return {**spec, **rollouts, "TaskTemplate": whole}
+    newest = max(alike, default="")
+    if newest >= since:
+        return alike[newest]
+    former = value_at(data, "PreviousSpec", "TaskTemplate")
+    is_alike = not status and former and with_defaults(former) == template
+    return as_stored(former) if is_alike else None
 
 
-def are_sorted(container: dict[str, Any]) -> bool:
-    """Whether mounts and ulimits stand as the docker client sorts them at each update."""
-    mounts = container.get("Mounts") or []
-    places = [
-        (value_at(mount, "Source") or "", value_at(mount, "Target") or "") for mount in mounts
+def as_stored(template: Document) -> Document:
+    """A TaskTemplate of PreviousSpec, which alone has Runtime, or of a task; without Placement."""
+    return {key: value for key, value in template.items() if key not in ("Runtime", "Placement")}
+
+
+def rollout_from(data: Document, written: Written) -> Rollout:
+    """How far the last update has come, as docker inspects the service."""
+    status = data.get("UpdateStatus") or {}
+    state, began = status.get("State", ""), status.get("StartedAt", "")
+    former = data.get("PreviousSpec") or data["Spec"]
+    is_first = former is data["Spec"]
+    changes_ports = former.get("EndpointSpec") != data["Spec"].get("EndpointSpec")
+    is_other = changes_ports or (not is_first and written.differs_from(former["TaskTemplate"]))
+    # A rollback that swarm began has no former spec. Once that has paused, there is nothing that it
+    # could go on to: which tasks serve decides.
+    is_unknown = written.stored is None or (is_first and state != "rollback_paused")
+    return Rollout(
+        state=state,
+        began=began,
+        hours=hours_since(status.get("CompletedAt") or began or data["CreatedAt"]),
+        rolls_back=value_at(data, "Spec", "UpdateConfig", "FailureAction") == "rollback",
+        changes_ports=changes_ports,
+        is_deploy=is_other or is_unknown,
+        leads_back=is_other,
+    )
+
+
+def with_defaults(template: Document) -> Document:
+    """A TaskTemplate as docker service inspect shows Spec, but not PreviousSpec and tasks."""
+    whole = {**TEMPLATE_DEFAULTS, **template}
+    for key in ("RestartPolicy", "ContainerSpec"):
+        whole[key] = {**TEMPLATE_DEFAULTS[key], **(template.get(key) or {})}
+    return whole
+
+
+def are_sorted(container: Document) -> bool:
+    """Whether mounts and ulimits stand as the docker client sorts them: docker/cli#7226."""
+    mounts = [
+        (value_at(mount, "Source") or "", value_at(mount, "Target") or "")
+        for mount in container.get("Mounts") or []
     ]
     limits = [value_at(limit, "Name") or "" for limit in container.get("Ulimits") or []]
-    return places == sorted(places) and limits == sorted(limits)
+    return mounts == sorted(mounts) and limits == sorted(limits)
 
 
 def hours_since(moment: str) -> float:
@@ -1033,208 +696,444 @@ def hours_since(moment: str) -> float:
     return max(0.0, time.time() - then.timestamp()) / 3600
 
 
-def attach(services: list[Service], listed: list[dict[str, Any]]) -> None:
-    """Give services the tasks that docker lists: slot by slot, the newest first."""
-    owners = {service.id: service for service in services}
-    for data in listed:
+def slots_from(printed: str) -> dict[str, Slots]:
+    """The tasks that docker service ps lists, the newest first, by ID of their service."""
+    services: dict[str, Slots] = {}
+    # Not splitlines(), which cuts JSON at U+0085, too.
+    for line in filter(None, reversed(printed.split("\n"))):
+        row = json.loads(line)
         # SERVICE.SLOT, or SERVICE.NODE if it is global.
-        owner, _, slot = data["Name"].partition(".")
-        task = task_from(data, are_sorted(owners[owner].template["ContainerSpec"]))
-        owners[owner].slots.setdefault(slot, []).append(task)
-    for service in services:
-        for newest, *former in service.slots.values():
-            # It may wait for a token if the one before it had none, or its own is dying.
-            lacks_token = newest.is_old or any(task.kind == STUCK for task in former[:1])
-            if newest.kind == STARTING and lacks_token:
-                newest.kind = STUCK
+        service, _, slot = row["Name"].partition(".")
+        tasks = services.setdefault(service, {}).setdefault(slot, [])
+        tasks.insert(0, task_from(row, tasks[:1]))
+    return services
 
 
-def task_from(data: dict[str, Any], is_sorted: bool) -> Task:
-    """A task, as docker service ps shows it. Raises Problem."""
-    desired, shown = data.get("DesiredState"), str(data.get("CurrentState"))
+def task_from(row: Document, former: Sequence[Task]) -> Task:
+    """A task, as docker service ps shows it, given the one before it. Raises KeyError etc."""
+    is_wanted = DESIRED[row["DesiredState"]]
     # Running 7 hours ago
-    age = AGE.fullmatch(shown)
-    if not age or age[1] not in KINDS or desired not in (*WANTED, *UNWANTED):
-        raise Problem(f"docker shows a task of it in an unknown state: {desired}, {shown[:99]}")
-    kind = KINDS[age[1]]
-    is_unwanted = desired in UNWANTED
+    kind = KINDS[row["CurrentState"].partition(" ")[0]]
+    state, number, unit = AGE.fullmatch(row["CurrentState"]).groups()  # type: ignore[union-attr]
+    is_long_unit = unit in ("days", "weeks", "months", "years")
+    has_lasted = is_long_unit or (unit == "hours" and int(number) >= LONG_HOURS)
     # Not every rejection is for want of a token: swarmkit, constraint_enforcer.go.
-    is_misplaced = "assigned node no longer meets constraints" in str(data.get("Error"))
-    if (is_unwanted and kind in (SERVING, STARTING)) or is_misplaced:
+    is_misplaced = "assigned node no longer meets constraints" in str(row.get("Error"))
+    if is_misplaced or (kind in (SERVES, PREPARES) and not is_wanted):
         kind = STOPPED
-    is_old = age[3] in ("days", "weeks", "months", "years") or (
-        age[3] == "hours" and int(age[2]) >= LONG_HOURS
-    )
-    difference = "" if is_sorted else UNSORTED
-    return Task(data["ID"], data["Node"], not is_unwanted, age[1], kind, is_old, difference)
+    # It may wait for a token if the one before it had none, or if its own has expired meanwhile.
+    elif kind == PREPARES and (has_lasted or any(task.kind == LACKS_TOKEN for task in former)):
+        kind = LACKS_TOKEN
+    return Task(row["ID"], row["Node"], is_wanted, state, kind, has_lasted, "")
 
 
-def difference_of(service: Service, data: dict[str, Any]) -> str:
-    """In what a task is not as the spec says, given docker inspect of it."""
-    template = with_defaults({"TaskTemplate": data["Spec"]})["TaskTemplate"]
-    # docker shows no ports of a task, but those that are older than the rollout have the old.
-    has_old_ports = data["CreatedAt"].rstrip("Z") < service.began.rstrip("Z")
-    if has_old_ports and "EndpointSpec" in service.changed and service.rollout not in SETTLED:
-        return OLDER
-    if template == service.template:
-        return ""
-    is_placed = {**template, "Placement": {}} == {**service.template, "Placement": {}}
-    return PLACED if is_placed else OLDER
+def with_nodes(programs: Programs, services: Sequence[Service]) -> list[Service]:
+    """The services with the nodes that they may use, where that matters: to global ones."""
+    # As long as nobody has asked, an update counts as if all could be used.
+    spread = [each for each in services if each.mode == "Global" and touched(each)]
+    nodes = ask(programs, NODES, list({node for each in spread for node in each.slots}))
+    asked = {
+        each.id: frozenset(node["ID"] for node in nodes if may_use(node, each.constraints))
+        for each in spread
+    }
+    return [replace(each, usable=asked.get(each.id)) for each in services]
 
 
-def decide_all(run: "Run", host: str, services: list[Service]) -> list[Service]:
-    """Say what becomes of services. Returns those to be updated, first what may finish soon."""
+# The model: what swarm does with an update --------------------------------------------------------
+
+
+def touched(service: Service) -> list[Task]:
+    """The tasks to which an update with another token does something. Pure.
+
+    Those that serve or prepare are stopped, and most are replaced; those that are over are started
+    again. Source: moby/swarmkit, manager/orchestrator, as are all names of files below.
+    """
+    counting = {slot: tasks_that_count(service, tasks) for slot, tasks in service.slots.items()}
+    counting = {slot: tasks for slot, tasks in counting.items() if tasks}
+    stay, go = reconcile(service, counting)
+    tasks = [task for slot in stay for task in replaced(service, counting[slot])]
+    return tasks + [task for slot in go for task in counting[slot] if task.kind == SERVES]
+
+
+def tasks_that_count(service: Service, tasks: Sequence[Task]) -> Sequence[Task]:
+    """The tasks for which a slot counts: restart.go, UpdatableTasksInSlot."""
+    wanted = [task for task in tasks if task.is_wanted]
+    if wanted or restarts_itself(service, tasks[0]):
+        return wanted  # or none: swarm starts another task anyway
+    return tasks[:1]
+
+
+def restarts_itself(service: Service, task: Task) -> bool:
+    """Whether swarm starts a task that is over again by itself: restart.go, shouldRestart."""
+    if service.condition not in ("any", "on-failure"):
+        return False
+    if service.condition == "on-failure" and task.state == "Complete":
+        return False
+    if service.mode == "Global" and task.kind == STOPPED:
+        return True
+    # All attempts may be used up, which is not shown.
+    return service.max_attempts == 0
+
+
+def reconcile(
+    service: Service, counting: Mapping[str, Sequence[Task]]
+) -> tuple[list[str], list[str]]:
+    """Which slots stay and are updated, and which are removed: services.go, global.go."""
+    if service.mode == "Replicated":
+        slots = in_order_of_removal(counting)
+        return slots[: service.replicas], slots[service.replicas :]
+    # Tasks on other nodes are shut down, if they are not yet, and start nothing.
+    return [node for node in counting if service.usable is None or node in service.usable], []
+
+
+def in_order_of_removal(slots: Mapping[str, Sequence[Task]]) -> list[str]:
+    """The slots of a replicated service as slot.go sorts them before it removes those at the end:
+    running ones first; then by the how-manieth copy on its node each is.
+    """
+    runs = {slot: any(task.state == "Running" for task in slots[slot]) for slot in slots}
+    copies: Counter[str] = Counter()
+    rank = {}
+    for slot in sorted(slots, key=lambda slot: (not runs[slot], int(slot))):
+        node = slots[slot][0].node if len(slots[slot]) == 1 else ""
+        copies[node] += 1
+        # Those of which the node is not known come last.
+        rank[slot] = (not node, copies[node] if node else 0)
+    # Go's sort keeps the order of equals in short lists only: in long ones, expect the worst.
+    is_long = len(slots) > 12
+    return sorted(rank, key=lambda slot: (rank[slot], is_long and runs[slot]))
+
+
+def replaced(service: Service, tasks: Sequence[Task]) -> list[Task]:
+    """The tasks of a slot that stays which are replaced, or shut down for another: IsTaskDirty.
+
+    Of tasks that serve another token counts only with another placement, and the reverse.
+    """
+    clean = [task for task in tasks if task.kind == SERVES and not task.difference]
+    return [
+        task
+        for task in tasks
+        if (task.kind == SERVES and task not in clean[:1])
+        or task.kind in (PREPARES, LACKS_TOKEN)
+        or (task.kind in OVER and not restarts_itself(service, task))
+    ]
+
+
+def may_use(node: dict[str, Any], constraints: Sequence[str]) -> bool:
+    """Whether a global service keeps its task on a node up to date, as global.go has it."""
+    is_down = value_at(node, "Status", "State") == "down"
+    is_active = value_at(node, "Spec", "Availability") == "active"
+    return is_active and not is_down and all(meets(node, each) for each in constraints)
+
+
+def meets(node: dict[str, Any], constraint: str) -> bool:
+    """Whether a node meets a constraint: manager/constraint/constraint.go. Raises KeyError etc."""
+    key, operator, wanted = map(str.strip, re.split("(==|!=)", constraint, maxsplit=1))
+    label = re.fullmatch(r"(?i)(node|engine)\.labels\.(.+)", key)
+    if key.lower() == "node.ip":
+        address = ipaddress.ip_address(str(value_at(node, "Status", "Addr")))
+        return (address in ipaddress.ip_network(wanted, strict=False)) == (operator == "==")
+    path = (*NODE_LABELS[label[1].lower()], label[2]) if label else NODE_FACTS[key.lower()]
+    value = str(value_at(node, *path) or "")
+    return (value.lower() == wanted.lower()) == (operator == "==")
+
+
+def is_amid_rollout(rollout: Rollout, differences: set[str]) -> bool:
+    """Whether an update would take down, or forget, what an unsettled rollout left of the old."""
+    if rollout.state in SETTLED:
+        return False
+    if rollout.changes_ports or differences - {""}:
+        return True
+    if not rollout.is_deploy:
+        return False
+    if rollout.state == "updating" and rollout.rolls_back:
+        return True
+    # One that has waited for long, as for a node, has replaced all tasks that serve.
+    return rollout.state not in ("updating", "paused") or rollout.hours < LONG_HOURS
+
+
+# Policy -------------------------------------------------------------------------------------------
+
+Verdict = tuple[str, str]  # what happens to a service, and why
+
+
+def decide(service: Service, host: str, options: argparse.Namespace) -> Verdict:
+    """What happens to a service that docker is logged in to `host` for. Pure."""
+    applies = facts(service, host, options)
+    fitting = (row for row in POLICY[:-1] if applies[row[0]])
+    _, outcome, clock, may_be_forced, text = next(fitting, POLICY[-1])
+    reason = text.format(service)
+    if options.all_services and may_be_forced:
+        return FORCED, f"although {reason.partition(' ->')[0]}"
+    if outcome == RESTARTING and options.no_restart:
+        outcome = HELD
+    return OVERDUE if outcome == HELD and applies.get(clock) else outcome, reason
+
+
+def facts(service: Service, host: str, options: argparse.Namespace) -> Mapping[str, bool]:
+    """What POLICY asks for: of rows, whether they apply; of clocks, whether it has been long."""
+    kinds: dict[str, list[Task]] = {}
+    for task in touched(service):
+        kinds.setdefault(task.kind, []).append(task)
+    differences = {task.difference for task in kinds.get(SERVES, [])}
+    repeats = kinds.get(ENDED, []) + kinds.get(STOPPED, [])
+    is_deployed = (service.rollout.state, service.rollout.leads_back) == ("completed", True)
+    is_doubtful = STOPPED in kinds and service.condition != "none"  # attempts may be left
+    return {
+        "elsewhere": not ecr_host(service.image),
+        "moved": ecr_host(service.image) != host,
+        "a job": service.mode in ("ReplicatedJob", "GlobalJob"),
+        "of an unknown mode": service.mode not in ("Replicated", "Global"),
+        "not understood": bool(service.dropped),
+        "without a tag": ":" not in service.image.rpartition("/")[2],
+        "amid a rollout": is_amid_rollout(service.rollout, differences),
+        "behind": OLDER in differences,
+        "to roll back": is_deployed and service.rollout.hours < options.keep_rollback,
+        "half finished, and lacks a token": bool(repeats) and LACKS_TOKEN in kinds,
+        "half finished": bool(repeats) and (is_doubtful or service.has_tasks_on),
+        "finished": bool(repeats),
+        "starting": PREPARES in kinds,
+        "unsorted": UNSORTED in differences,
+        "misplaced": PLACED in differences,
+        "too many": bool(differences),  # without any that a row above asks for
+        "rollout": service.rollout.hours >= LONG_HOURS,
+        "change": service.unchanged_hours >= LONG_HOURS,
+        "end": any(task.has_lasted for task in repeats),
+    }
+
+
+# Logins and updates -------------------------------------------------------------------------------
+
+
+def ecr_host(image: str) -> str:
+    """The ECR registry of an image, or "" if it is in another."""
+    host, slash, _ = image.partition("/")
+    return host if slash and ECR_HOST.fullmatch(host) else ""
+
+
+def get_token(run: "Run", region: str) -> str:
+    """Have aws print a token, which goes nowhere but to docker login. Raises Problem."""
+    try:
+        token = run.programs.run(*AWS_TOKEN, region)
+        # It is one word: what a wrapper around aws prints besides is none.
+        if not re.fullmatch("[!-~]+", token):
+            text = "aws printed no valid token (output hidden)"
+            raise Problem(f"{text} -> look for an aws wrapper or alias that prints more")
+    except Problem as problem:
+        raise problem.after("Failed to acquire docker login credentials") from None
+    return token
+
+
+def hand_over(run: "Run", host: str, token: str, where: Mapping[str, str]) -> None:
+    """The one place that gives docker a token: for a folder of the run, or, never cut short, for
+    the place where docker keeps logins by itself. Raises Problem.
+    """
+    try:
+        run.programs.run(*LOGIN, host, stdin=token, environment=where, is_stoppable=bool(where))
+    except Problem as problem:
+        # The registry has accepted it, and what the helper supplies by itself is as good.
+        if where or "not implemented" not in problem.said:
+            raise problem.after(f"Docker login failed for {host}") from None
+        log.log(NOTICE, "The credential helper for %s stores no logins, and supplies its own", host)
+
+
+def log_in(run: "Run", host: str, token: str) -> None:
+    """Log docker in: for the updates of this run, and beside them for deploys from here, or for
+    these alone. Notes how docker finds the login. Raises Problem.
+    """
+    where = {}
+    if not run.options.login_only:
+        folder = make_login_folder(run.folder, host)
+        config = os.path.join(folder, "config.json")
+        size = os.path.getsize(config)
+        where = {"DOCKER_CONFIG": folder, "DOCKER_CONTEXT": run.context}
+        hand_over(run, host, token, where)
+        if os.path.getsize(config) == size:
+            text = f"Docker login failed for {host}: docker ignored DOCKER_CONFIG"
+            raise Problem(f"{text} -> for a snap: run --login-only, then --refresh-only", NEVER)
+    for_deploys = run.one_by_one.submit(log_in_for_deploys, run, host, token)
+    if run.options.login_only:
+        for_deploys.result()
+    run.logins[host] = where
+    log.info("Docker login succeeded for %s", host)
+
+
+def log_in_for_deploys(run: "Run", host: str, token: str) -> None:
+    """Log docker in where deploys from here find it. Raises Problem with --login-only."""
+    try:
+        hand_over(run, host, token, {})
+    except Problem as problem:
+        if run.options.login_only:
+            raise
+        log.warning("Deploys from this host may lack a valid login: %s", problem)
+
+
+def make_login_folder(folder: str, host: str) -> str:
+    """A folder for one login, with links to all in docker's own but config.json and its drafts."""
+    place = os.path.abspath(os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker"))
+    # mkdtemp, for there may be one of an earlier attempt.
+    path = tempfile.mkdtemp(prefix=f"{host}-", dir=folder)
+    with contextlib.suppress(OSError):
+        for name in os.listdir(place):
+            if not name.startswith("config.json"):
+                os.symlink(os.path.join(place, name), os.path.join(path, name))
+    # With this, and not without, the client keeps the login in this very file, whatever store
+    # is on the PATH: docker/cli, cli/config/credentials/default_store.go.
+    with open(os.path.join(path, "config.json"), "w") as config:
+        json.dump({"auths": {host: {}}}, config)
+    return path
+
+
+def prove(run: "Run", host: str) -> None:
+    """Have docker authenticate with the login that it holds, and would send. Raises Problem."""
+    try:
+        run.one_by_one.submit(run.programs.run, *PROOF, host, is_stoppable=False).result()
+    except Problem as problem:
+        said = f"{problem.stdout} {problem.said}".lower()
+        was_accepted = AUTHENTICATES in said and any(text in said for text in NOT_STORED)
+        if not was_accepted or any(text in said for text in REFUSED):
+            raise problem.after(f"docker holds no valid login to {host}") from None
+    run.logins[host] = {}
+
+
+def refresh(run: "Run", host: str, rows: Sequence[Row]) -> None:
+    """Look at services of one registry, decide, update. Notes or raises problems."""
+    if run.programs.seconds_left() < CLOSING_SECONDS:
+        for row in rows:
+            run.problems.setdefault(row.name, Problem("not started: time limit reached"))
+        return
+    snapshot = look(run.programs, run.versions, rows)
     due = []
-    for service in sorted(services, key=lambda service: service.name):
-        outcome, reason = decide(service, host, run.options)
-        if outcome != DUE or run.options.dry_run:
-            run.report.conclude(outcome, reason, service.name)
+    for service in sorted(snapshot.services, key=lambda service: service.name):
+        verdict = decide(service, host, run.options)
+        if verdict[0] not in (DUE, RESTARTING, FORCED) or run.options.dry_run:
+            conclude(run, service.name, verdict)
             continue
         due.append(service)
-        # One that only pulls from ECR is named when it is refreshed.
-        if reason != PULLS:
-            log.warning("%s %s: %s", service.name, outcome, reason)
-    return sorted(due, key=lambda service: not service.may_finish)
+        # One that is merely refreshed is named when that is done.
+        if verdict[0] != DUE:
+            say(run, service.name, verdict)
+    if due:
+        update(run, host, due, snapshot.taken_at)
 
 
-def update(run: "Run", due: list[Service], folder: str, looked_at: float) -> Problems:
-    """Have swarm store the login that docker holds: the one step that changes the swarm.
-
-    xargs starts programs faster than any library. It starts none STALE_SECONDS after the look;
-    what has begun by then goes on. What counts is that docker says which services it has updated.
+def update(run: "Run", host: str, due: Sequence[Service], taken_at: float) -> None:
+    """Have swarm store the login that docker holds: the one step that changes the swarm. None is
+    started STALE_SECONDS after the first question; what has begun by then goes on. What counts is
+    that docker says which services it has updated. Notes the problems of the others.
     """
-    began = time.monotonic()
-    result = run.programs.run(
-        *UPDATE,
-        stdin="\n".join(service.id for service in due),
-        through=("xargs", "-r", f"-P{AT_ONCE}", "-n1"),
-        folder=folder,
-        seconds=looked_at + STALE_SECONDS - began,
-        drain_seconds=UPDATE_SECONDS,
-    )
-    problem = result.problem or Problem("docker did not confirm the update")
-    done = set(result.lines())
-    # So many are looked at at a time as docker updates within a second, looks included.
-    run.pace = 0.8 * len(done) / max(time.monotonic() - began, 0.01)
-    run.updated += [service for service in due if service.id in done]
-    return {service.name: problem for service in due if service.id not in done}
+    seconds = taken_at + STALE_SECONDS - time.monotonic()
+    if seconds < 0.1:
+        raise Problem(f"docker took over {STALE_SECONDS} s to answer -> check this host's load")
+    problem = Problem("docker did not confirm the update")
+    try:
+        printed = run.programs.run(
+            *XARGS,
+            *UPDATE,
+            seconds=seconds,
+            stdin="\n".join(service.id for service in due),
+            environment=run.logins.get(host),
+            drain_seconds=UPDATE_SECONDS,
+        )
+    except Problem as error:
+        printed, problem = error.stdout, error
+    for service in due:
+        if service.id not in printed.split():
+            run.problems[service.name] = problem
+            continue
+        run.updated.append(service)
+        conclude(run, service.name, (REFRESHED, ""))
+        if any(task.kind == SERVES for task in touched(service)):
+            run.restarts.add(service.name)
+
+
+def in_batches(run: "Run", rows: Sequence[Row], do: Callable[[Sequence[Row]], None]) -> None:
+    """Have something done to all rows, batches side by side; what a batch leaves undone goes on in
+    smaller ones, and only what fails alone has failed.
+    """
+
+    def attend(batch: Sequence[Row]) -> None:
+        """Do it to a batch, and note what goes wrong."""
+        with noting(run.problems, (row.name for row in batch if row.name not in run.verdicts)):
+            do(batch)
+
+    for size in BATCHES:
+        batches = [rows[at : at + size] for at in range(0, len(rows), size)]
+        list(run.workers.map(attend, batches))
+        together = [row for batch in batches if len(batch) > 1 for row in batch]
+        rows = [row for row in together if row.name not in run.verdicts]
 
 
 def say_restarts(run: "Run") -> None:
-    """Name the services whose tasks were replaced although nobody could see it before.
-
-    A service whose tasks all stay has no new UpdateStatus.
-    """
-    quiet = {each.id: each for each in run.updated if not touched(each)}
-    run.updated = []
-    result = run.programs.run(*STATUS, *quiet) if quiet else Result(None)
-    for line in result.lines():
-        key, _, status = line.partition(" ")
-        began = re.search(r'"StartedAt":"([^"]+)"', status)
-        if key in quiet and began and began[1] != quiet[key].began:
-            run.report.restarts.add(quiet[key].name)
-            text = "docker writes its spec in another way than it was written, as after an upgrade"
-            log.warning("%s restarts: %s%s", quiet[key].name, text, quiet[key].what_runs_then)
-    if result.problem:
-        log.log(NOTICE, "Could not check whether tasks restarted: %s", result.problem)
+    """Name the services whose tasks are being replaced although nothing had shown it before."""
+    # One whose tasks all stay has no new UpdateStatus.
+    services = {each.id: each for each in run.updated if not touched(each)}
+    for data in ask(run.programs, INSPECT, list(services)):
+        service = services[data["ID"]]
+        began = service.rollout.began
+        if (value_at(data, "UpdateStatus", "StartedAt") or began) != began:
+            run.restarts.add(service.name)
+            text = f"its tasks are being replaced, which could not be foreseen{RESTART_REASON}"
+            log.warning("%s restarts: %s%s", service.name, text, service.what_runs_then)
+    run.updated.clear()
 
 
 # What is said -------------------------------------------------------------------------------------
 
 
-class Stream:
-    """stderr or stdout, which may be a pipe that nobody reads: what is not read is dropped."""
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-        self.patience = READER_SECONDS
-        # A terminal that is ready may take less than it is given. Opened anew it does not block us;
-        # nor anybody who shares the old one.
-        with contextlib.suppress(OSError):
-            if os.isatty(descriptor):
-                how = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
-                self.descriptor = os.open(f"/proc/self/fd/{descriptor}", how)
-
-    def write(self, text: str) -> None:
-        """Write a line, or as much of it as is read in time."""
-        left = text.encode(errors="backslashreplace")
-        while left:
-            _, ready, _ = select.select([], [self.descriptor], [], self.patience)
-            if not ready:
-                self.patience = 0
-                return
-            # A pipe that is ready takes as much without blocking: pipe(7), PIPE_BUF.
-            left = left[os.write(self.descriptor, left[: select.PIPE_BUF]) :]
+def conclude(run: "Run", name: str, verdict: Verdict) -> None:
+    """What happened to a service in the end, and why. An alarm is for the last line."""
+    run.verdicts[name] = verdict
+    run.problems.pop(name, None)
+    if verdict[0] not in (OVERDUE, FAILED):
+        say(run, name, verdict)
 
 
-class Report:
-    """What became of services and registries: said at once, and counted in the last line."""
-
-    def __init__(self) -> None:
-        self.outcomes: dict[str, tuple[str, str]] = {}  # and why, by what they befell
-        self.restarts: set[str] = set()  # services
-        self.names = Stream(1)
-        self.began = time.monotonic()
-
-    def conclude(self, outcome: str, reason: str, *names: str) -> None:
-        """What became of services and the like, and why."""
-        self.outcomes.update(dict.fromkeys(names, (outcome, reason)))
-        level = LEVELS.get(outcome, logging.INFO)
-        if outcome == DUE and reason != PULLS:
-            level = logging.WARNING
-        log.log(level, "%s %s: %s", label(names), outcome, reason)
-
-    def refreshed(self, service: Service) -> None:
-        """A service holds a fresh token. For a pipe its name goes to stdout."""
-        self.outcomes[service.name] = REFRESHED, PULLS
-        if why_stops(touched(service)):
-            self.restarts.add(service.name)
-        if os.isatty(1) or is_journal(1):
-            log.info("%s refreshed", service.name)
-        elif log.isEnabledFor(logging.INFO):
-            # Whoever read it may have gone.
-            with contextlib.suppress(OSError):
-                self.names.write(f"{service.name}\n")
-
-    def end(self, logins: int) -> int:
-        """Say what the run did, and what is missing. Returns the exit status."""
-        outcomes = [outcome for outcome, _ in self.outcomes.values()]
-        counts = {"login" + "s" * (logins > 1): logins}
-        counts.update({outcome: outcomes.count(outcome) for outcome in OUTCOMES})
-        counts["restarted"] = len(self.restarts)
-        done = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-        done = f"{done or 'nothing was done'} in {time.monotonic() - self.began:.1f} seconds"
-        for outcome, status in ((FAILED, 1), (OVERDUE, 3)):
-            if outcome in outcomes:
-                log.log(LEVELS[outcome], "%s; %s: %s", done, outcome, self.reasons(outcome))
-                return status
-        log.info("%s", done)
-        return 0
-
-    def reasons(self, outcome: str) -> str:
-        """Who has an outcome and why, three reasons at most."""
-        some = {name: why for name, (how, why) in self.outcomes.items() if how == outcome}
-        said = [f"{label(names)}: {reason}" for reason, names in by_reason(some).items()]
-        return "; ".join(said[:3] + ["more is said above"] * (len(said) > 3))
+def say(run: "Run", name: str, verdict: Verdict) -> None:
+    """What happens to a service, and why, once."""
+    text = f"{name} {': '.join(filter(None, verdict))}"
+    if text not in run.said:
+        log.log(LEVELS.get(verdict[0], logging.INFO), "%s", text)
+    run.said.add(text)
 
 
-def by_reason(reasons: Mapping[str, Union[str, Problem]]) -> dict[str, list[str]]:
-    """The names that have the same reason, or problem, by its text."""
+def end(run: "Run") -> int:
+    """Say what the run did, and what is missing. Returns the exit status."""
+    run.verdicts.update({name: (FAILED, str(each)) for name, each in run.problems.items()})
+    text = f"{summary(run)} in {time.monotonic() - run.begun_at:.1f} seconds"
+    level, status = logging.INFO, 0
+    for outcome, its_status in ((FAILED, 1), (OVERDUE, 3)):
+        reasons = {name: why for name, (how, why) in run.verdicts.items() if how == outcome}
+        said = [": ".join(filter(None, pair)) for pair in by_reason(reasons)]
+        for line in said[3:]:
+            log.log(LEVELS[outcome], "%s: %s", outcome, line)
+        if said:
+            shown = said if len(said) < 4 else [*said[:3], "see above for more"]
+            text += f"; {outcome}: {'; '.join(shown)}"
+            level, status = max(level, LEVELS[outcome]), status or its_status
+    log.log(level, "%s", text)
+    return status
+
+
+def summary(run: "Run") -> str:
+    """How often which outcome was."""
+    services = Counter(how for name, (how, _) in run.verdicts.items() if " " not in name)
+    logins = 0 if run.options.refresh_only else len(run.logins)
+    counts = {"login" if logins == 1 else "logins": logins}
+    counts.update({outcome: services[outcome] for outcome in OUTCOMES})
+    counts["restarted"] = len(run.restarts)
+    done = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    return done or ("nothing done" if run.problems else "nothing to do")
+
+
+def by_reason(reasons: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Who has the same reason, and the reason: a few services by name, and the whole run by ""."""
     names: dict[str, list[str]] = {}
     for name, reason in sorted(reasons.items()):
-        names.setdefault(str(reason), []).append(name)
-    return names
-
-
-def label(names: Sequence[str]) -> str:
-    """Services by name, as long as they are few."""
-    return ", ".join(names) if len(names) < 4 else f"{len(names)} services"
-
-
-def is_journal(descriptor: int) -> bool:
-    """Whether systemd's journal reads this stream: systemd.exec(5), JOURNAL_STREAM."""
-    stream = os.fstat(descriptor)
-    return os.environ.get("JOURNAL_STREAM") == f"{stream.st_dev}:{stream.st_ino}"
+        names.setdefault(str(reason), []).append("" if name == THE_RUN else in_one_line(name))
+    return [
+        (", ".join(some[:3]) + (f" and {len(some) - 3} more" if len(some) > 3 else ""), reason)
+        for reason, some in names.items()
+    ]
 
 
 # The run ------------------------------------------------------------------------------------------
@@ -1246,194 +1145,182 @@ class Run:
 
     options: argparse.Namespace
     programs: Programs
-    report: Report
-    registries: Registries
+    folder: str  # for the logins of the run
+    problems: Problems = field(default_factory=dict)  # of the latest attempt
+    context: str = ""  # docker's current one
+    versions: str = ""  # of the APIs, if the client's is older than the engine's
     rows: dict[str, Row] = field(default_factory=dict)  # the services, by name
-    hosts: set[str] = field(default_factory=set)  # registries, done or not
-    own: set[str] = field(default_factory=set)  # the account's own one, if it was found
-    tried: set[str] = field(default_factory=set)  # services, by name, together or alone
-    pace: float = 2.0 * AT_ONCE  # updates per second
+    # Where docker finds a login that is good: variables, by host.
+    logins: dict[str, dict[str, str]] = field(default_factory=dict)
+    # Docker replaces config.json without a lock, and two logins would lose one another's.
+    one_by_one: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+    workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(BATCHES_AT_ONCE))
     updated: list[Service] = field(default_factory=list)  # and not yet looked at again
-    # Differences of tasks, by their ID and the version of their service.
-    known: dict[tuple[str, int], str] = field(default_factory=dict)
-    turn: threading.Lock = field(default_factory=threading.Lock)  # to begin a batch
+    verdicts: dict[str, Verdict] = field(default_factory=dict)  # in the end, by name
+    restarts: set[str] = field(default_factory=set)  # services
+    said: set[str] = field(default_factory=set)  # which is not said again
+    begun_at: float = field(default_factory=time.monotonic)
 
 
 def run_all(programs: Programs, options: argparse.Namespace) -> int:
     """Do all there is to do, and say how it ended. Returns the exit status."""
-    report = Report()
-    folder = make_run_folder()
-    run = Run(options, programs, report, Registries(programs, folder))
+    run = Run(options, programs, make_run_folder())
     if not options.login_only:
         headline = "Running docker update swarm services registry auth"
         log.info("Dry run: nothing is changed" if options.dry_run else headline)
-    problems = attempt([THE_RUN], try_again_and_again, run)
-    shutil.rmtree(folder, ignore_errors=True)
-    for reason, names in by_reason(problems).items():
-        report.conclude(FAILED, reason, *names)
-    return report.end(len(run.registries.logins))
+    with noting(run.problems, [THE_RUN]):
+        try_often(run)
+    shutil.rmtree(run.folder, ignore_errors=True)
+    return end(run)
 
 
-def try_again_and_again(run: Run) -> Problems:
-    """Do what there is to do; what failed is tried again. Returns what is left of it."""
-    problems = attempt([THE_RUN], work, run)
-    pauses = [*PAUSES, *[TRY_SECONDS, *PAUSES] * (run.options.tries - 1)]
-    for pause in PAUSES[:1] if run.options.dry_run else pauses:
-        hopeful = {name: each for name, each in problems.items() if not each.is_final}
-        if pause == TRY_SECONDS:
-            run.programs.begin()
-        if not hopeful or run.programs.seconds_left() < CLOSING_SECONDS:
-            continue
-        for reason, names in by_reason(hopeful).items():
-            when = f"in {pause} second{'s' * (pause != 1)}"
-            log.log(NOTICE, "%s to be tried again %s: %s", label(names), when, reason)
-        run.programs.run("sleep", str(pause), seconds=2 * TRY_SECONDS)
-        problems = attempt([THE_RUN], work, run)
-    return problems
+def make_run_folder() -> str:
+    """A folder for the logins of the run, in memory if it can be."""
+    # systemd's is gone even after SIGKILL: systemd.exec(5), RuntimeDirectory=.
+    places = (os.environ.get("RUNTIME_DIRECTORY"), "/dev/shm", os.environ.get("TMPDIR"), "/tmp")
+    for place in filter(None, places):
+        with contextlib.suppress(OSError):
+            return tempfile.mkdtemp(prefix="ecr_swarm_login-", dir=place)
+    return "/dev/null/none"  # where there is room for nothing
 
 
-def work(run: Run) -> Problems:
-    """Find the services, log in to their registries, refresh. Returns what went wrong."""
-    problems = attempt([THE_RUN], find_services, run)
-    if THE_RUN in problems and not run.options.login_only:
-        return problems
-    run.hosts = {row.host for row in run.rows.values()}.union(run.options.registry, run.own) - {""}
-    region = own_region(run, are_listed=not problems)
-    if region and not run.own and not run.options.refresh_only:
-        problems.update(attempt([OWN.format(region)], find_own, run, region))
-    run.hosts |= run.own
-    groups = {} if run.options.login_only or not leads(run) else rows_by_host(run)
-    return {**problems, **refresh_services(run, groups)}
+def try_often(run: Run) -> None:
+    """Try as often as --tries says, a minute apart; a try has attempts, some seconds apart."""
+    for number in range(1, run.options.tries + 1):
+        first = TRY_PAUSE if number > 1 else 0
+        run.programs.begin_try(first)
+        for seconds in (first, *PAUSES):
+            if not seconds or pause(run, number, seconds):
+                attempt(run)
 
 
-def find_services(run: Run) -> Problems:
-    """Find all services, or those named. Raises Problem if docker does not list them.
+def pause(run: Run, number: int, seconds: int) -> bool:
+    """Wait before the next attempt, if something is worth it in that try. Why is said once."""
+    problems = {name: each for name, each in run.problems.items() if each.tries >= number}
+    if not problems or run.programs.seconds_left() < CLOSING_SECONDS + seconds:
+        return False
+    for who, text in by_reason(problems):
+        if text in run.said:
+            log.log(NOTICE, "%s failed again; next attempt in %d s", who or "The run", seconds)
+        else:
+            log.warning("%s failed; next attempt in %d s: %s", who or "The run", seconds, text)
+        run.said.add(text)
+    run.programs.run("sleep", str(seconds), seconds=2 * TRY_PAUSE)
+    return True
 
-    At boot, where a login is all that is asked for, there may be no swarm yet.
-    """
+
+def attempt(run: Run) -> None:
+    """Find the services, log in to their registries, refresh what is left. Notes problems."""
+    run.problems.clear()
+    with noting(run.problems, [THE_RUN]):
+        find_services(run)
+        hosts = find_registries(run)
+        groups = {} if run.options.login_only or not leads(run) else rows_by_host(run)
+        serve_registries(run, hosts, groups)
+        # Whatever is waiting there comes first.
+        run.one_by_one.submit(int).result()
+        say_restarts(run)
+
+
+def find_services(run: Run) -> None:
+    """Find all services, or those named. Raises Problem if docker does not list them."""
     with ThreadPoolExecutor(1) as pool:
-        context = pool.submit(run.programs.run, *CONTEXT)
-        result = run.programs.run(*LIST)
-    # A login of the run's own lies in another folder, where docker finds no current context.
-    os.environ["DOCKER_CONTEXT"] = context.result().checked().stdout
-    if run.options.login_only and NO_SWARM in str(result.problem).lower():
-        log.log(NOTICE, "Not in a swarm yet")
-        return {}
-    listed = [line.split(" ") for line in result.checked().lines()]
+        asked = pool.submit(run.programs.run, *VERSION, seconds=QUESTION_SECONDS)
+        listed = list_services(run)
+    run.context, client, engine = asked.result().split(" ")
+    is_older = list(map(int, client.split("."))) < list(map(int, engine.split(".")))
+    run.versions = f" (client API {client}, engine API {engine})" if is_older else ""
     # A plugin has no image.
     rows = {name: Row(short_id, name, ecr_host(image)) for short_id, image, name in listed}
     named = run.options.services or list(rows)
     run.rows = {name: rows[name] for name in named if name in rows}
-    missing = Problem("there is no such service: see docker service ls", is_final=True)
-    return {name: missing for name in named if name not in rows}
+    missing = Problem("there is no such service -> see docker service ls", NEVER)
+    run.problems.update({name: missing for name in named if name not in rows})
 
 
-def own_region(run: Run, are_listed: bool) -> str:
-    """Where to log in to the account's own registry; "" for nowhere.
+def list_services(run: Run) -> list[list[str]]:
+    """The ID, image and name of all services; at boot there may be no swarm yet. Raises Problem."""
+    try:
+        printed = run.programs.run(*LIST, seconds=QUESTION_SECONDS)
+    except Problem as problem:
+        if not run.options.login_only or "swarm manager" not in problem.said:
+            raise
+        log.log(NOTICE, "Not in a swarm yet, or not a manager")
+        return []
+    return [line.split(" ") for line in printed.split("\n") if line]
 
-    In --region, or, if no registry is known otherwise, where aws is set up. Raises Problem if a
-    login is all that was asked for, there is none, and docker has listed the services.
-    """
+
+def find_registries(run: Run) -> set[str]:
+    """The hosts to log in to: those of the services, and what the options name. Raises Problem."""
     options = run.options
-    if options.region or run.hosts or options.services:
-        return options.region or ""
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    region = region or run.programs.run(*AWS_REGION).stdout
-    if are_listed and not region:
-        text = "No service uses ECR, and no region is set: pass --region or --registry"
-        if run.options.login_only:
-            raise Problem(text, is_final=True)
-        log.log(NOTICE, "No service uses ECR")
-    return region
+    hosts = {row.host for row in run.rows.values()}.union(options.registry) - {""}
+    if options.region:
+        with noting(run.problems, [f"registry in {options.region}"]):
+            hosts.add(find_account_host(run, options.region))
+    elif options.login_only and not hosts:
+        raise Problem("No service uses ECR -> pass --region or --registry", NEVER)
+    return hosts
 
 
-def find_own(run: Run, region: str) -> Problems:
-    """Note the account's own registry in a region as one to log in to. Raises Problem."""
+def find_account_host(run: Run, region: str) -> str:
+    """The account's registry in a region. Raises Problem."""
     if run.options.dry_run:
-        # Which one it is only AWS knows.
-        run.own.add(OWN.format(region))
-        return {}
-    account = run.programs.run(*AWS_ACCOUNT, "--region", region, seconds=LOOK_SECONDS).checked()
+        return f"the registry of your account in {region}"  # which only AWS knows
+    command = (*AWS_ACCOUNT, "--region", region)
+    account = run.programs.run(*command, seconds=QUESTION_SECONDS)
     suffix = PARTITIONS.get(region.rsplit("-", 2)[0], "amazonaws.com")
-    host = f"{account.stdout}.dkr.ecr.{region}.{suffix}"
+    host = f"{account}.dkr.ecr.{region}.{suffix}"
     if not ECR_HOST.fullmatch(host):
-        raise Problem(f"{host[:SAID_LENGTH]} is no registry: check the region")
-    run.own.add(host)
-    return {}
+        raise Problem(f"aws printed no account ID -> see what it prints: {' '.join(command)}")
+    return host
 
 
 def leads(run: Run) -> bool:
-    """Whether this manager refreshes. Raises Problem or KeyError if docker does not say who leads."""
-    if not run.options.leader_only:
-        return True
-    is_leader = {"true": True, "false": False}[run.programs.run(*LEADER).checked().stdout]
+    """Whether this manager refreshes. Raises Problem, or ValueError if docker does not say."""
+    is_leader = not run.options.leader_only or json.loads(run.programs.run(*LEADER))
     if not is_leader:
         log.info("Another manager leads the swarm, and refreshes its services")
-    return is_leader
+    return bool(is_leader)
 
 
 def rows_by_host(run: Run) -> dict[str, list[Row]]:
-    """The services that are still to be done, by registry; in another order each time, if there is
-    time for some only.
-    """
+    """The services that are left, by registry; in random order, if there is time for some only."""
     groups: dict[str, list[Row]] = {}
-    rows = [row for name, row in run.rows.items() if name not in run.report.outcomes]
+    rows = [row for name, row in run.rows.items() if name not in run.verdicts]
     for row in random.sample(rows, len(rows)):
         groups.setdefault(row.host, []).append(row)
     if not run.options.all_services:
         for row in sorted(groups.pop("", []), key=lambda row: row.name):
-            run.report.conclude(LEFT, ELSEWHERE, row.name)
+            conclude(run, row.name, (LEFT, POLICY[0][-1]))
     return groups
 
 
-def refresh_services(run: Run, groups: dict[str, list[Row]]) -> Problems:
-    """Refresh services as soon as docker is logged in to their registry. Returns the problems."""
-    missing = set() if run.options.refresh_only else run.hosts - run.registries.logins.keys()
+def serve_registries(run: Run, hosts: set[str], groups: Mapping[str, Sequence[Row]]) -> None:
+    """Log in to all registries side by side, and refresh their services. Notes problems."""
+    missing = set() if run.options.refresh_only else hosts - run.logins.keys()
     if run.options.dry_run:
-        log.info("Would log in to %s", ", ".join(sorted(missing)) or "no registry")
-        missing = set()
-    regions = {region_of(host) for host in missing}
-    # In another order each time, since docker's own place takes logins one by one.
-    hosts = run.hosts | groups.keys()
-    order = random.sample(sorted(hosts), len(hosts))
-    jobs = []
-    # More workers than batches at work, since some may hang.
-    with ThreadPoolExecutor(2 * AT_ONCE) as workers, ThreadPoolExecutor(2 * len(order) + 1) as pool:
-        run.registries.tokens = {
-            region: pool.submit(run.registries.get_token, region) for region in regions
-        }
+        hosts_shown = ", ".join(sorted(missing))
+        log.info("%s", f"Would log in to {hosts_shown}" if missing else "No login needed")
+    # In another order each time, since logins for deploys are made one by one.
+    order = random.sample(sorted(hosts | groups.keys()), len(hosts | groups.keys()))
+    regions = {} if run.options.dry_run else {host: ECR_HOST.sub(r"\1", host) for host in missing}
+    with ThreadPoolExecutor(2 * len(order) + 1) as pool:
+        tokens = {each: pool.submit(get_token, run, each) for each in set(regions.values())}
         for host in order:
-            rows = groups.get(host, [])
-            names = [row.name for row in rows] or [f"registry {host}"]
-            jobs.append(pool.submit(attempt, names, refresh_registry, run, host, rows, workers))
-    say_restarts(run)
-    run.registries.say_what_is_not_kept()
-    return gather(jobs)
+            token = tokens.get(regions.get(host, ""))
+            pool.submit(serve_registry, run, host, groups.get(host, ()), token)
 
 
-def refresh_registry(run: Run, host: str, rows: list[Row], workers: ThreadPoolExecutor) -> Problems:
-    """Log in to a registry, then refresh its services, as many at a time as docker updates within
-    a second. Raises Problem if there is no login.
-
-    What failed before is tried one by one. A batch that hangs holds the next up for a while only.
-    """
-    # Where there are no tokens docker's own logins are to do.
-    if region_of(host) in run.registries.tokens and host not in run.registries.logins:
-        try:
-            run.registries.log_in(host, is_for_deploys=not rows)
-        except Problem as problem:
-            raise problem.after(f"Docker login failed for {host}") from None
-    batches: list[Future[Problems]] = []
-    rows = sorted(rows, key=lambda row: row.name in run.tried)
-    while rows:
-        with run.turn:
-            size = min(BATCH, max(AT_ONCE, int(run.pace)))
-            untried = [row for row in rows[:size] if row.name not in run.tried]
-            batch = {row.name: row for row in untried or rows[:1]}
-            batches.append(workers.submit(attempt, batch, refresh, run, host, batch))
-            concurrent.futures.wait(batches[-1:], PATIENCE_SECONDS if untried else 0)
-        rows = rows[len(batch) :]
-    return gather(batches)
+def serve_registry(
+    run: Run, host: str, rows: Sequence[Row], token: Optional["Future[str]"]
+) -> None:
+    """Log in with a token, or have docker prove its login; then refresh. Notes problems."""
+    with noting(run.problems, [row.name for row in rows] or [f"registry {host}"]):
+        if token:
+            log_in(run, host, token.result())
+        elif host and rows and not (run.options.dry_run or host in run.logins):
+            prove(run, host)
+        in_batches(run, rows, lambda batch: refresh(run, host, batch))
 
 
 # The command line, and this process ---------------------------------------------------------------
@@ -1442,18 +1329,16 @@ def refresh_registry(run: Run, host: str, rows: list[Row], workers: ThreadPoolEx
 def main(arguments: Optional[list[str]] = None) -> int:
     """Run, and end as one who is told to stop. Returns the exit status."""
     options = parse(arguments)
-    if "sh" not in sys.modules:
-        sys.exit(
-            f"ecr_swarm_login: {sys.executable} has no library sh:"
-            " apt-get install python3-sh, or pip3 install 'sh<3'"
-        )
-    programs = Programs()
+    if SH_ERROR:
+        remedy = "apt-get install python3-sh, or pip3 install 'sh<3'"
+        sys.exit(f"ecr_swarm_login: {sys.executable} cannot load sh: {SH_ERROR} -> {remedy}")
+    programs = Programs(program_environment())
     prepare(programs, options.quiet)
     with ThreadPoolExecutor(1) as pool:
         status = pool.submit(run_all, programs, options)
         # In this thread Python handles signals, and not while it waits without end.
         while not status.done():
-            concurrent.futures.wait([status], 0.1)
+            wait([status], 0.1)
     if programs.stopped_by:
         return 128 + programs.stopped_by
     return status.result()
@@ -1477,28 +1362,28 @@ def add_options(add: Any) -> None:
     """All options, in the order of --help."""
     # fmt: off
     add("services", nargs="*", metavar="SERVICE", help="only these services, by name")
-    add("--region", help="also log in to this account's own registry there")
+    add("--region", help="also log in to the registry of your account there")
     add("--registry", metavar="HOST", action="append", default=[],
         help="also log in to this registry; repeatable")
     add("--login-only", action="store_true", help="log in and stop, as when a manager boots")
     add("--refresh-only", action="store_true",
-        help="refresh with the logins that docker holds, as from a credential helper")
+        help="do not log in: use docker's stored logins (e.g. a credential helper)")
     add("--leader-only", action="store_true",
-        help="log in, but leave the refresh to the leading manager")
+        help="log in everywhere, refresh only on the leader")
     add("--all-services", action="store_true",
-        help="refresh all: runs jobs again, wipes logins of other registries")
+        help="refresh every service even if harmful: reruns jobs, overwrites other registries'"
+        " logins")
     add("--no-restart", action="store_true",
-        help="hold back services whose tasks the update restarts: changed placement, unsorted"
-        " mounts or ulimits")
+        help="hold back services whose tasks a refresh would restart")
     add("--keep-rollback", metavar="HOURS", type=int, default=0,
-        help="leave a service alone for HOURS after a rollout: a refresh breaks docker service"
-        " rollback. 0 by default, at most 10: tokens live 12")
+        help="after a deploy, leave a service alone for HOURS, so that docker service rollback"
+        " still works (default 0, at most 10; a token lives 12)")
     add("--tries", metavar="N", type=int, default=1,
-        help="when something failed, try it again a minute later, N times in all. 1 by default")
+        help="rounds of attempts, a minute apart (default 1)")
     add("-n", "--dry-run", action="store_true",
-        help="say what would be done, and why; change nothing")
+        help="say what would happen, and why; change nothing")
     add("-q", "--quiet", action="store_true", help="warnings and errors only")
-    add("--version", action="version", version="%(prog)s 1.2.0")
+    add("--version", action="version", version="%(prog)s 2.0.0")
     # fmt: on
 
 
@@ -1507,24 +1392,18 @@ def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     is_region = re.fullmatch("[a-z]+(-[a-z]+)+-[0-9]+", options.region or "eu-central-1")
     are_hosts = all(map(ECR_HOST.fullmatch, options.registry))
     logs_in = options.login_only or options.region or options.registry
-    keeps = options.keep_rollback
-    spares = options.no_restart or keeps
+    spares = options.no_restart or options.keep_rollback
     # fmt: off
     errors = (
-        ("" in options.services,
-         "SERVICE takes the name of a service"),
-        ("://" in "".join(options.registry),
-         "--registry takes a host alone: leave out https://"),
+        ("" in options.services, "SERVICE takes the name of a service"),
+        ("://" in "".join(options.registry), "--registry takes a host alone: leave out https://"),
         (not are_hosts,
          "--registry takes a host such as 123456789012.dkr.ecr.eu-central-1.amazonaws.com"),
-        (not is_region,
-         "--region takes a region such as eu-central-1"),
-        (not 0 <= keeps <= 10,
-         "--keep-rollback takes a number from 0 to 10"),
-        (not 1 <= options.tries <= 60,
-         "--tries takes a number from 1 to 60"),
+        (not is_region, "--region takes a region such as eu-central-1"),
+        (not 0 <= options.keep_rollback <= 10, "--keep-rollback takes a number from 0 to 10"),
+        (not 1 <= options.tries <= ALWAYS, f"--tries takes a number from 1 to {ALWAYS}"),
         (options.refresh_only and logs_in,
-         "--refresh-only logs in nowhere: leave out --login-only, --region and --registry"),
+         "--refresh-only does not log in: leave out --login-only, --region and --registry"),
         (options.all_services and spares,
          "--all-services spares none: leave out --no-restart and --keep-rollback"),
     )
@@ -1535,17 +1414,22 @@ def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
 
 
 def prepare(programs: Programs, is_quiet: bool) -> None:
-    """Set up this process: streams, log, environment, signals."""
+    """Set up this process: streams, log, signals."""
     # Fill 0 to 2 if they are closed, or the next file that is opened becomes stdout.
     for _ in range(3):
         os.open(os.devnull, os.O_RDWR)
+    # Whether systemd's journal reads the log: systemd.exec(5), JOURNAL_STREAM.
+    stderr = os.fstat(2)
+    is_journal = os.environ.get("JOURNAL_STREAM") == f"{stderr.st_dev}:{stderr.st_ino}"
     for level, priority in PRIORITIES.items():
-        logging.addLevelName(level, f"<{priority}>" if is_journal(2) else "")
+        logging.addLevelName(level, f"<{priority}>" if is_journal else "")
     level = logging.WARNING if is_quiet else logging.INFO
-    logging.basicConfig(format="%(levelname)s%(message)s", level=level, stream=Stream(2))
+    # Whatever the locale is; and not sys.stderr, which is None where 2 was closed.
+    stream = open(2, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    logging.basicConfig(format="%(levelname)s%(message)s", level=level, stream=stream)
     logging.getLogger("sh").propagate = False
+    # Whoever read the log may have gone.
     logging.raiseExceptions = False
-    set_up_environment()
     # Whoever ignores SIGCHLD passes that on, and then nobody can wait for a program.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -1553,20 +1437,13 @@ def prepare(programs: Programs, is_quiet: bool) -> None:
             signal.signal(number, programs.stop)
 
 
-def set_up_environment() -> None:
+def program_environment() -> dict[str, str]:
     """What all programs find in their environment."""
-    # Not the current folder, which an empty element stands for. Cron's lacks where aws may be.
+    # Not the current folder, which an empty element stands for.
     path = [each for each in os.environ.get("PATH", os.defpath).split(":") if each.startswith("/")]
-    os.environ.update(
-        PATH=":".join([*path, "/usr/local/bin", "/snap/bin"]),
-        GOGC="off",  # the docker client starts faster
-        GOMAXPROCS="1",
-        DOCKER_AUTH_CONFIG="",  # the client of 28 would prefer it to the new login
-        AWS_ECR_IGNORE_CREDS_STORAGE="true",  # or a credential helper refuses docker login
-        AWS_CLI_AUTO_PROMPT="off",  # or aws fails without a terminal
-    )
-    # An old one strips settings that it does not know from each service.
-    os.environ.pop("DOCKER_API_VERSION", None)
+    given = {name: value for name, value in os.environ.items() if name != "DOCKER_API_VERSION"}
+    # Cron's lacks where aws may be.
+    return {**given, **ENVIRONMENT, "PATH": ":".join([*path, "/usr/local/bin", "/snap/bin"])}
 
 
 if __name__ == "__main__":

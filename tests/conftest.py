@@ -1,4 +1,4 @@
-"""Fixtures for tests in which `aws` and `docker` are fakes."""
+"""What all tests share: the script as a module, a pretend swarm, and a run in this process."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from unittest import mock
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "fake"), str(ROOT / "tests" / "pretend")]
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
+sys.path[:0] = [str(ROOT), str(TESTS)]
 
-from fakes import Call, Fakes, Outcome
-from pretend_swarm import PretendSwarm
-from runner import Runner
-from shared import Bounds
+from pretend.runner import Answers, Call, Outcome, Runner
+from pretend.swarm import PretendSwarm
 
-SCRIPT = ROOT / "ecr_swarm_login.py"
+# Those on real swarms need root, and are run by make e2e.
+collect_ignore = [] if os.geteuid() == 0 else ["real"]
 
 # The script leaves alone what is ignored, as under nohup or in the background; the tests are not to
 # be so.
@@ -33,63 +33,47 @@ for number in (signal.SIGINT, signal.SIGHUP):
 
 
 @pytest.fixture
-def fakes(fp: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Fakes]:
-    """Fake `aws` and `docker`, alone on PATH, and a HOME of their own."""
+def script() -> Any:
+    """The script as a module: the one way to it."""
+    return importlib.import_module("ecr_swarm_login")
+
+
+@pytest.fixture
+def constants(script: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """The one way to change the script's constants: constants(BATCHES=(2, 1))."""
+
+    def change(**values: Any) -> None:
+        for name, value in values.items():
+            monkeypatch.setattr(script, name, value)
+
+    return change
+
+
+@pytest.fixture
+def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An environment without what a person may have set, and a HOME of the test's own."""
     for name in list(os.environ):
         if name.startswith(("AWS_", "DOCKER_", "JOURNAL_", "PYTHON", "RUNTIME_", "XDG_")):
             monkeypatch.delenv(name)
-    for name in ("home", "memory"):
-        (tmp_path / name).mkdir()
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    if os.environ.get("RUNNER") == "here":
-        yield from here(fp, monkeypatch, tmp_path)
-        return
-    with Fakes(fp) as fakes:
-        monkeypatch.setenv("PATH", str(fakes.bin))
-        # Not before: the fakes' own folder must have a short name.
-        monkeypatch.setenv("TMPDIR", str(tmp_path / "memory"))
-        yield fakes
-    fakes.check()
+    for name, folder in (("HOME", "home"), ("RUNTIME_DIRECTORY", "memory")):
+        (tmp_path / folder).mkdir()
+        monkeypatch.setenv(name, str(tmp_path / folder))
+    return tmp_path
 
 
-class InThisProcess(Runner):
-    """The runner with what old tests ask of processes, as far as that goes."""
-
-    bin: Path
-
-    def program(self, name: str) -> Path:
-        return self.bin / name
-
-    def still_running(self, within: float = 0) -> list[Call]:
-        return []
-
-
-def here(fp: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
-    runner = InThisProcess(fp)
-    runner.bin = tmp_path / "bin"
-    runner.bin.mkdir()
-    (runner.bin / "sleep").touch()
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "memory"))
-    monkeypatch.setenv("PATH", str(runner.bin))
-    runner.install(importlib.import_module("ecr_swarm_login"), monkeypatch)
+@pytest.fixture
+def programs(
+    fp: Any, script: Any, surroundings: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Runner]:
+    """The programs that the script starts: here they are answers, in tests/process stubs."""
+    runner = Runner(fp)
+    runner.install(script, monkeypatch)
     yield runner
     runner.check()
 
 
 @pytest.fixture
-def home(fakes: Fakes) -> Path:
-    """The folder in which docker's logins are."""
-    return Path(os.environ["HOME"])
-
-
-@pytest.fixture
-def memory(fakes: Fakes) -> Path:
-    """The folder in which the script makes that of a run's logins."""
-    return Path(os.environ["TMPDIR"])
-
-
-@pytest.fixture
-def swarm(fakes: Fakes) -> PretendSwarm:
+def swarm(programs: Answers) -> PretendSwarm:
     """A pretend swarm that answers every call for which the test has no answer of its own."""
     swarm = PretendSwarm()
 
@@ -97,33 +81,26 @@ def swarm(fakes: Fakes) -> PretendSwarm:
         answer = swarm.answer(call.argv, call.stdin, call.environ)
         return answer and answer._asdict()
 
-    fakes.answerers.append(answer)
+    programs.answerers.append(answer)
     return swarm
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The script as a module.
-
-    It does not wait before it tries again; what a machine that is busy may be late with is not
-    late.
-    """
-    script = importlib.import_module("ecr_swarm_login")
-    monkeypatch.setattr(script, "PAUSES", (0.001, 0.002, 0.003))
-    monkeypatch.setattr(script, "TRY_SECONDS", 0)
-    for name in ("STALE_SECONDS", "PATIENCE_SECONDS", "READER_SECONDS"):
-        monkeypatch.setattr(script, name, 30)
-    return script
+def home(surroundings: Path) -> Path:
+    """The folder in which docker's logins are."""
+    return surroundings / "home"
 
 
 @pytest.fixture
-def bounds(script: Any, monkeypatch: pytest.MonkeyPatch) -> Bounds:
-    """For tests of what hangs or is slow."""
-    return Bounds(script, monkeypatch)
+def memory(surroundings: Path) -> Path:
+    """The folder in which the script makes that of a run's logins."""
+    return surroundings / "memory"
 
 
 @pytest.fixture
-def run(script: Any, fakes: Fakes, capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+def run(
+    script: Any, programs: Answers, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Outcome]:
     """Run the script in this process: run("--region", "eu-central-1")."""
 
     def run(*arguments: str) -> Outcome:
@@ -134,7 +111,8 @@ def run(script: Any, fakes: Fakes, capfd: pytest.CaptureFixture[str]) -> Callabl
             except SystemExit as exit_request:  # argparse: usage, --help, --version
                 status = exit_request.code
         outcome = Outcome(status, *capfd.readouterr())
-        fakes.check()
+        programs.check()
+        assert "Traceback" not in outcome.stderr
         return outcome
 
     return run

@@ -2,7 +2,7 @@
 """The script at work on a pretend swarm, next to the loop that it replaces.
 
 Needs no root, no Docker and no AWS: `aws` and `docker` are the programs in bin/.
-Exits with 1 if what became of the services is not what is expected, so it is a test too.
+Exits with 1 if what happened to the services is not what is expected, so it is a test, too.
 """
 
 from __future__ import annotations
@@ -20,51 +20,50 @@ from typing import NamedTuple
 
 HERE = Path(__file__).resolve().parent
 SCRIPT = HERE.parent.parent / "ecr_swarm_login.py"
-sys.path.insert(0, str(HERE.parent / "fake"))
+sys.path.insert(0, str(HERE.parent))
 
-from pretend_logins import DEPLOYED, OWN_LOGIN
-from pretend_swarm import ECR, ECR_US, PretendSwarm
+from pretend.logins import DEPLOYED, OWN_LOGIN
+from pretend.swarm import ECR, ECR_US, PretendSwarm
 from words import describe
 
 HELD_BACK_TOO_LONG = 3
 
 INTRODUCTION = """
-A pretend swarm. Its services pull from AWS ECR, whose tokens live 12 hours; those
-of most services are dead by now. ecr_swarm_login.py runs, an hour later once more,
-and so does the usual loop in a copy of the swarm. The programs aws and docker are
-pretended, the script is real."""
+The swarm, aws and docker are simulated here; the script is real. The services
+pull from AWS ECR, and most of their tokens have expired. The script runs twice,
+an hour apart, and so does the usual update loop, in a copy of the swarm."""
 
 LEGEND = """
-old: tasks that still have the image before the last deploy
-token of its deploy: neither refreshed nor dead yet
-^ what the loop does there, and why the script does not"""
+old: tasks that still run the image from before the last deploy
+token of its deploy: not refreshed, and not expired yet
+^ why the loop does harm there"""
 
 
 class Row(NamedTuple):
-    """A service, and what is expected to become of it after two runs, an hour apart."""
+    """A service, and what is expected to happen to it in two runs, an hour apart."""
 
     name: str
     facts: dict
     before: str
     after: str
     after_loop: str
-    lesson: str = ""  # if the loop does harm: which
+    lesson: str = ""  # if the loop does harm: why
 
 
 ROWS = [
     Row(
         "web",
         {"image": f"{ECR}/web:7", "replicas": "3/3"},
-        before="3/3 run, token expired",
-        after="3/3 run, token fresh",
-        after_loop="3/3 run, token fresh",
+        before="3/3 running, token expired",
+        after="3/3 running, token fresh",
+        after_loop="3/3 running, token fresh",
     ),
     Row(
         "cache",
         {"image": f"{ECR}/cache:1", "restart": "none"},
-        before="1/1 run, token expired",
-        after="1/1 run, token fresh",
-        after_loop="1/1 run, token fresh",
+        before="1/1 running, token expired",
+        after="1/1 running, token fresh",
+        after_loop="1/1 running, token fresh",
     ),
     Row(
         "worker",
@@ -74,9 +73,9 @@ ROWS = [
             "restart": "on-failure",
             "others": "Rejected",
         },
-        before="0/2 run, 2 rejected, token expired",
-        after="2/2 run, token fresh",
-        after_loop="2/2 run, token fresh",
+        before="0/2 running, 2 rejected, token expired",
+        after="2/2 running, token fresh",
+        after_loop="2/2 running, token fresh",
     ),
     Row(
         "files",
@@ -85,17 +84,17 @@ ROWS = [
             "replicas": "2/2",
             "mounts": [("uploads", "/srv"), ("cache", "/var/cache")],
         },
-        before="2/2 run, token expired",
-        after="2/2 run, 2 restarted, token fresh",
-        after_loop="2/2 run, 2 restarted, token fresh",
+        before="2/2 running, token expired",
+        after="2/2 running, 2 restarted, token fresh",
+        after_loop="2/2 running, 2 restarted, token fresh",
     ),
     Row(
         "api",
         {"image": f"{ECR_US}/api:3", "mode": "global", "replicas": "2/2"},
-        before="2/2 run, token expired",
-        after="2/2 run, token fresh",
-        after_loop="2/2 run, login wiped",
-        lesson="It logs in to one region; services of the others are sent an empty login.",
+        before="2/2 running, token expired",
+        after="2/2 running, token fresh",
+        after_loop="2/2 running, login wiped",
+        lesson="It logs in to one region; services of others get an empty login.",
     ),
     Row(
         "search",
@@ -104,10 +103,10 @@ ROWS = [
             "replicas": "2/2",
             "credentials": OWN_LOGIN,
         },
-        before="2/2 run, own login",
-        after="2/2 run, own login",
-        after_loop="2/2 run, login wiped",
-        lesson="Its registry's own login is overwritten with an empty one: new nodes cannot pull.",
+        before="2/2 running, own login",
+        after="2/2 running, own login",
+        after_loop="2/2 running, login wiped",
+        lesson="An empty login replaces its registry's: new nodes cannot pull.",
     ),
     Row(
         "migrate",
@@ -128,10 +127,10 @@ ROWS = [
     Row(
         "backup",
         {"image": f"{ECR}/backup:4", "replicas": "0/1", "restart": "none"},
-        before="0/1 run, ran once, token expired",
-        after="0/1 run, ran once, token expired",
-        after_loop="0/1 run, ran 3 times, token fresh",
-        lesson="A task that has finished runs again as soon as the token differs.",
+        before="0/1 running, ran once, token expired",
+        after="0/1 running, ran once, token expired",
+        after_loop="0/1 running, ran 3 times, token fresh",
+        lesson="A finished task runs again as soon as the token differs.",
     ),
     Row(
         "checkout",
@@ -147,10 +146,10 @@ ROWS = [
             "on_failure": "rollback",
             "credentials": DEPLOYED,
         },
-        before="rollout under way, 3/4 run, 1 failed, 3 of them old, token of its deploy",
-        after="rolled back, 4/4 run, token fresh",
-        after_loop="rollback stuck, 0/4 run, 4 failed, token fresh",
-        lesson="The update forgets the image that worked: the rollback has nowhere to go.",
+        before="rollout under way, 3/4 running, 1 failed, 3 of them old, token of its deploy",
+        after="rolled back, 4/4 running, token fresh",
+        after_loop="rollback stuck, 0/4 running, 4 failed, token fresh",
+        lesson="The update overwrites the spec that worked: no rollback to it.",
     ),
     Row(
         "billing",
@@ -165,10 +164,10 @@ ROWS = [
             "hours_ago": 9,
             "credentials": DEPLOYED,
         },
-        before="rollout paused, 2/4 run, 2 failed, 2 of them old, token of its deploy",
-        after="rollout paused, 2/4 run, 2 failed, 2 of them old, token of its deploy",
-        after_loop="rollout paused, 0/4 run, 4 failed, token fresh",
-        lesson="The update resumes the rollout: each run takes down one more task that worked.",
+        before="rollout paused, 2/4 running, 2 failed, 2 of them old, token of its deploy",
+        after="rollout paused, 2/4 running, 2 failed, 2 of them old, token of its deploy",
+        after_loop="rollout paused, 0/4 running, 4 failed, token fresh",
+        lesson="The update resumes it: each run takes down another healthy task.",
     ),
     Row(
         "mailer",
@@ -181,18 +180,18 @@ ROWS = [
             "hours_ago": 1,
             "credentials": DEPLOYED,
         },
-        before="rollout paused, 3/3 run, 2 of them old, token of its deploy",
-        after="rollout paused, 3/3 run, 2 of them old, token of its deploy",
-        after_loop="3/3 run, token fresh",
-        lesson="Someone paused this rollout to look at it; the update lets it go on.",
+        before="rollout paused, 3/3 running, 2 of them old, token of its deploy",
+        after="rollout paused, 3/3 running, 2 of them old, token of its deploy",
+        after_loop="3/3 running, token fresh",
+        lesson="Someone paused this rollout on purpose; the update resumes it.",
     ),
     Row(
         "canary",
         {"image": f"{ECR}/canary:1", "replicas": "2/2", "rollout": "deferred"},
-        before="deferred, 2/2 run, token expired",
-        after="deferred, 2/2 run, token expired",
-        after_loop="2/2 run, token fresh",
-        lesson="Its rollout is in a state of a docker to come: nobody knows what an update does.",
+        before="deferred, 2/2 running, token expired",
+        after="deferred, 2/2 running, token expired",
+        after_loop="2/2 running, token fresh",
+        lesson="Its rollout's state is unknown: an update may do anything.",
     ),
 ]
 
@@ -236,7 +235,7 @@ class Stage:
     def run_script(self, *arguments: str) -> int:
         print("\n$", " ".join([SCRIPT.name, *arguments]), flush=True)
         status = self.run(sys.executable, SCRIPT, *arguments)
-        too_long = ": a service is held back for too long" if status == HELD_BACK_TOO_LONG else ""
+        too_long = ": a service is held back too long" if status == HELD_BACK_TOO_LONG else ""
         print(f"(exit status {status}{too_long})")
         return status
 
@@ -275,7 +274,7 @@ def show(stage: Stage, loop_stage: Stage) -> list[str]:
 
 def run_script_twice(stage: Stage) -> list[str]:
     print(INTRODUCTION)
-    headline("What would be done to three of them?")
+    headline("Dry run, for three of them")
     untouched = stage.swarm().services
     statuses = [stage.run_script("--dry-run", "web", "migrate", "billing")]
     surprises = [] if stage.swarm().services == untouched else ["--dry-run changed the swarm"]
@@ -296,7 +295,7 @@ def run_loop_twice(stage: Stage) -> None:
 
 
 def show_table(before: dict[str, str], after: dict[str, str], after_loop: dict[str, str]) -> None:
-    headline("What became of each service")
+    headline("What happened to each service")
     print()
     print_columns("service", "before", "after this script", "after the loop")
     for row in ROWS:

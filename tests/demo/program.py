@@ -8,9 +8,9 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "fake"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pretend_swarm import PretendSwarm
+from pretend.swarm import PretendSwarm
 
 
 def main(program: str, arguments: list[str]) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pretend_logins import DEPLOYED, EXPIRED, OWN_LOGIN
-from pretend_services import Service, in_state, is_job, login_opens, newest_tasks
+from pretend.logins import DEPLOYED, EXPIRED, OWN_LOGIN
+from pretend.services import Service, in_state, is_job, login_opens, newest_tasks
 
 ROLLOUTS = {
     None: "",
@@ -34,9 +34,9 @@ def describe(service: Service) -> str:
 
 
 def count_of_tasks(service: Service) -> str:
-    """How many run, and what became of the others."""
+    """How many are running, and what happened to the others."""
     states = [state for state in ("Rejected", "Failed") if in_state(service, state)]
-    count = f"{in_state(service, 'Running')}/{len(service['slots'])} run"
+    count = f"{in_state(service, 'Running')}/{len(service['slots'])} running"
     return count + "".join(f", {in_state(service, state)} {state.lower()}" for state in states)
 
 

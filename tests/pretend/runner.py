@@ -10,6 +10,7 @@ What is about processes themselves, such as signals and streams, is in tests/pro
 
 from __future__ import annotations
 
+import re
 import subprocess
 import threading
 import time
@@ -33,6 +34,23 @@ class Outcome(NamedTuple):
     status: int
     stdout: str
     stderr: str
+
+    @property
+    def lines(self) -> list[str]:
+        """The log, whatever time the run took."""
+        return re.sub(
+            r"-?[0-9]+\.[0-9] seconds$|-?[0-9]+\.[0-9] seconds(?=;)", "N seconds", self.stderr
+        ).splitlines()
+
+    @property
+    def last_line(self) -> str:
+        """What the run did, in a line."""
+        return self.stderr.splitlines()[-1]
+
+    @property
+    def refreshed(self) -> list[str]:
+        """The services that were refreshed, by name."""
+        return sorted(re.findall(r"(?m)^(?:<[0-9]>)?(\S+) refreshed$", self.stderr))
 
 
 class Ending(int):
@@ -166,12 +184,12 @@ class Clock:
     """The script's `time`: it stands still, unless a program takes time."""
 
     def __init__(self) -> None:
-        self._moved = 0.0
+        self._began, self._moved = time.monotonic(), 0.0
         self._lock = threading.Lock()
 
     def monotonic(self) -> float:
         """Seconds since some moment."""
-        return 1000.0 + self._moved
+        return self._began + self._moved
 
     def time(self) -> float:
         """Seconds since the epoch, by which services and tasks are old."""
@@ -184,7 +202,7 @@ class Clock:
     def move_to(self, moment: float) -> None:
         """It is that late, or later."""
         with self._lock:
-            self._moved = max(self._moved, moment - 1000.0)
+            self._moved = max(self._moved, moment - self._began)
 
 
 class Ended(NamedTuple):
@@ -220,21 +238,17 @@ class Runner(Answers):
             programs: Any,
             command: Sequence[str],
             seconds: float,
-            *_: Any,
             stdin: str = "",
             environment: Mapping[str, str] | None = None,
             drain_seconds: float = 0,
             through: Sequence[str] = (),
-            folder: str = "",
             **__: Any,
         ) -> tuple[int, str, str]:
-            import os
-
-            environ = {**os.environ, **({"DOCKER_CONFIG": folder} if folder else {})}
+            environ = {**programs.environment, **(environment or {})}
             argv = [*through, *command]
             ended = self.run(argv, stdin.encode(), environ, seconds, drain_seconds)
-            texts = (text.decode(errors="replace").strip() for text in (ended.stdout, ended.stderr))
-            return (ended.status, *texts)  # type: ignore[return-value]
+            stdout, stderr = (text.decode(errors="replace") for text in ended[1:3])
+            return ended.status, stdout.strip(), stderr.strip()
 
         monkeypatch.setattr(script.Programs, "start", start)
         monkeypatch.setattr(script, "time", self.clock)

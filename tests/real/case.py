@@ -2,6 +2,9 @@
 
 import itertools
 import os
+import re
+import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -16,6 +19,16 @@ EXPECTED, UNEXPECTED = 30, 4
 ALIVE = {"new", "pending", "assigned", "accepted", "preparing", "ready", "starting", "running"}
 
 _labels = itertools.count(1)
+
+
+def words(options):
+    """Options that stand in lines, as one would type them."""
+    return [word for line in options for word in shlex.split(line)]
+
+
+def refreshed(*said):
+    """The services that a run says it has refreshed; the loop has docker print their names alone."""
+    return set(re.findall(r"(?m)^(\S+)(?: refreshed)?$", "\n".join(said)))
 
 
 class Case:
@@ -33,7 +46,7 @@ class Case:
     def begin(self):
         """A manager as it is after its last hourly run: logged in, with a live token."""
         for manager in self.lab.managers:
-            subprocess.run(["rm", "-rf", manager.home / ".docker"], check=True)
+            shutil.rmtree(manager.home / ".docker", ignore_errors=True)
         self.lab.rotate()
         self.lab.login(self.manager)
         return self
@@ -54,19 +67,11 @@ class Case:
 
     # ------------------------------------------------------------------ given
 
-    def create(self, name, *options, image=None, config=None):
+    def create(self, name, *options, image=None, config=None, delay="--restart-delay 1s"):
         """docker service create --with-registry-auth; every service has an image of its own."""
         self.manager.docker(
-            "service",
-            "create",
-            "-d",
-            "-q",
-            "--name",
-            name,
-            "--restart-delay",
-            "1s",
-            "--with-registry-auth",
-            *options,
+            f"service create -d -q --name {name} {delay} --with-registry-auth",
+            *words(options),
             image or self.lab.image(),
             config=config,
         )
@@ -77,18 +82,24 @@ class Case:
         return f"--constraint=node.labels.{label}==yes", label
 
     def give(self, node, label):
-        self.manager.docker("node", "update", "--label-add", f"{label}=yes", node.name)
+        self.manager.docker(f"node update --label-add {label}=yes {node.name}")
 
     def take(self, node, label):
-        self.manager.docker("node", "update", "--label-rm", label, node.name)
+        self.manager.docker(f"node update --label-rm {label} {node.name}")
+
+    def drain(self, node):
+        self.manager.docker(f"node update --availability drain {node.name}")
+
+    def undrain(self, node):
+        self.manager.docker(f"node update --availability active {node.name}")
 
     def join(self):
         """A new worker, which has no image yet."""
         self.newcomers.append(self.lab.add_node(f"newcomer{next(_labels)}"))
         return self.newcomers[-1]
 
-    def update(self, name, *options):
-        self.manager.docker("service", "update", "-d", "-q", *options, name)
+    def update(self, name, *options, config=None):
+        self.manager.docker("service update -d -q", *words(options), name, config=config)
 
     def scale(self, name, replicas):
         """As an autoscaler does, through the API: nobody's client, nobody's login."""

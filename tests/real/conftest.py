@@ -3,11 +3,11 @@
 import itertools
 import os
 
-import machine as machines
 import pytest
 import table
 import units
 from case import NOTHING, SCRIPT, SEED
+from lab import machine as machines
 from promise import Labs, case_on
 
 
@@ -20,14 +20,12 @@ def pytest_collection_modifyitems(config, items):
     if config.pluginmanager.hasplugin("xdist"):
         for item in items:
             parameters = getattr(getattr(item, "callspec", None), "params", {})
-            name = (
-                f"{parameters.get('stack')}-{parameters.get('way')}-{parameters.get('start_lab')}"
-            )
+            name = f"{parameters.get('stack')}-{parameters.get('way')}"
             item.add_marker(pytest.mark.xdist_group(name))
 
 
 def pytest_addoption(parser):
-    text = "write what the engines did into the table of tests/README.md"
+    text = "write what the engines did into the table of tests/RESULTS.md"
     parser.addoption("--write-table", action="store_true", help=text)
 
 
@@ -76,7 +74,7 @@ def pytest_terminal_summary(terminalreporter, config):
     for line in lines:
         terminalreporter.write_line(line)
     if config.stash.get(OUTDATED, False):
-        text = "FAILED: tests/README.md says something else; to mend it: make e2e OPTIONS=--write-table"
+        text = "FAILED: tests/RESULTS.md says something else; to mend it: make e2e OPTIONS=--write-table"
         terminalreporter.write_line(text, red=True)
 
 

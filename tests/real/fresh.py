@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from engines import Unavailable, cached, debian_mirror
+from lab.engines import Unavailable, cached, debian_mirror
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,16 +31,9 @@ TO_COME = "testing"
 NEWEST_PYTHONS = ("3.14", "3.15")
 
 # The settings of pip that say how PyPI is reached from here.
-PIP_SETTINGS = (
-    "cert",
-    "client-cert",
-    "default-timeout",
-    "index-url",
-    "proxy",
-    "timeout",
-    "trusted-host",
-)
+PIP_SETTINGS = shlex.split("cert client-cert default-timeout index-url proxy timeout trusted-host")
 
+NSPAWN = "systemd-nspawn --quiet --register=no --keep-unit --console=pipe --as-pid2"
 IN_A_CLONE = 'cp -R /clone ~/ecr_swarm_login && cd ~/ecr_swarm_login && exec "$@"'
 
 
@@ -51,15 +45,8 @@ def run(suite: str, *command: str) -> int:
     with tempfile.TemporaryDirectory(prefix="ecr-fresh-") as folder:
         clone = copy_of_checkout(Path(folder))
         argv = [
-            "systemd-nspawn",
-            "--quiet",
-            "--register=no",
-            "--keep-unit",
-            "--console=pipe",
-            "--as-pid2",
-            f"--directory={root}",
-            "--volatile=overlay",
-            "--user=newcomer",
+            *shlex.split(NSPAWN),
+            *(f"--directory={root}", "--volatile=overlay", "--user=newcomer"),
             f"--bind-ro={clone}:/clone",
             *(f"--bind-ro={file}" for file in files),
             *(f"--setenv={name}={value}" for name, value in settings.items()),

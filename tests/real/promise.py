@@ -3,7 +3,7 @@
 The promise: after a run every service that pulls from ECR holds a fresh token, and nothing else in
 the swarm has changed. Each case is run with the seed's bash loop too, which has to show the harm: a
 case in which nobody can come to harm proves nothing. Those of incidents are run without any run
-besides. Needs root on Debian or Ubuntu; see lab.py.
+besides. Needs root on Debian or Ubuntu; see lab/.
 """
 
 import contextlib
@@ -12,9 +12,9 @@ import os
 
 import pytest
 from case import Case
-from engines import Unavailable
 from lab import REGION, Lab
-from registries import REGISTRIES
+from lab.engines import Unavailable
+from lab.registries import REGISTRIES
 
 # Engine, client and AWS CLI, for all cases.
 STACKS = [("20.10", "20.10", "v1"), ("26.1", "26.1", "v2")]
@@ -34,27 +34,37 @@ class Labs:
     """The labs of the stack on trial, each started when a test first asks for it."""
 
     def __init__(self, engine, client, aws):
-        self._programs = {"engine": engine, "client": client, "aws": aws}
+        self.programs = {"engine": engine, "client": client, "aws": aws}
         self._open = contextlib.ExitStack()
         self._labs = {}
 
     def get(self, managers, workers):
         if (managers, workers) not in self._labs:
-            lab = Lab(managers=managers, workers=workers, **self._programs)
+            lab = Lab(managers=managers, workers=workers, **self.programs)
             self._labs[managers, workers] = self._open.enter_context(lab)
         return self._labs[managers, workers]
 
     def title(self):
         """The versions that are really there, as the table names them."""
         manager = next(iter(self._labs.values())).manager
-        engine, client = manager.docker(
-            "version", "--format", "{{.Server.Version}} {{.Client.Version}}"
-        ).split()
+        versions = "{{.Server.Version}} {{.Client.Version}}"
+        engine, client = manager.docker("version --format", versions).split()
         engine, client = engine.split("+")[0], client.split("+")[0]
         return engine if engine == client else f"{engine} (client {client})"
 
     def close(self):
         self._open.close()
+
+
+@contextlib.contextmanager
+def own_lab(stack, managers, workers):
+    """A lab of that stack for one test, which does not leave it as it was."""
+    try:
+        lab = Lab(managers=managers, workers=workers, **stack.programs)
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    with lab:
+        yield lab
 
 
 @contextlib.contextmanager
@@ -119,6 +129,5 @@ def deploy_stack(case, label, image, config):
     path = case.lab.folder / "stack.yml"
     path.write_text(STACK_FILE.format(image=image, label=label))
     case.lab.login(case.manager, config=config)
-    return case.manager.docker(
-        "stack", "deploy", "--with-registry-auth", "-c", path, "shop", config=config
-    )
+    deploy = f"stack deploy --with-registry-auth -c {path} shop"
+    return case.manager.docker(deploy, config=config)

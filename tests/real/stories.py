@@ -1,17 +1,17 @@
 """The pure part of the walk of twins: histories drawn from a seed, and how a story is judged.
 
-A session has eight stories, and a story three services made alike, its twins. History comes in
-rounds: in each one nodes may go or come back, then each story may take a step, which all its
-twins take. See walk.py, which plays this on a real swarm.
+A session has sixteen stories, and a story three services made alike, its twins. History comes in
+rounds: in each one nodes may go or come back, or what tasks need at their start; then each story may
+take a step, which all its twins take. See walk.py, which plays this on a real swarm.
 """
 
 import json
 import random
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-STORIES = 8  # a session
+STORIES = 16  # a session
 ROUNDS = 6
 TWINS = ALONE, SCRIPT, PLAIN = ("alone", "script", "plain")
 # What the script and an update can come to.
@@ -21,27 +21,31 @@ CATEGORIES = (RIGHT, FORESEEN, IN_VAIN, WAITS, HARM, TOO_LATE, NEEDLESS)
 
 # Histories ----------------------------------------------------------------------------------------
 
-# What containers do, each as images of two tags, so that there is a good one to update to.
+# What containers do, each as images of two tags, so that there is a good one to update to. None starts
+# where the environment breaks it, or during an outage, if it needs the file.
+STARTS = '[ -z "$BROKEN" ] || exit 1; [ ! -d /needed ] || [ -s /needed/file ] || exit 1; '
 ONE = "case $PART in 1|w1) {};; esac; exec sleep 1000000"
 COMMANDS = {
-    "stays": ("sleep", "1000000"),
-    "ends": ("sh", "-c", "sleep 1"),
-    "ends-late": ("sh", "-c", "sleep 6"),
-    "fails": ("sh", "-c", "sleep 1; exit 1"),
-    "ends-in-one": ("sh", "-c", ONE.format("exit 0")),
-    "fails-in-one": ("sh", "-c", ONE.format("sleep 1; exit 1")),
-    "is-bad": ("false",),
+    "stays": f"{STARTS}exec sleep 1000000",
+    "ends": f"{STARTS}sleep 1",
+    "ends-late": f"{STARTS}sleep 6",
+    "fails": f"{STARTS}sleep 1; exit 1",
+    "ends-in-one": STARTS + ONE.format("exit 0"),
+    "fails-in-one": STARTS + ONE.format("sleep 1; exit 1"),
+    "is-bad": "exit 1",
 }
 SOME_NODES = ("node.hostname!=w1", "node.hostname==w2", "node.role==worker", "node.hostname!=m1")
 ALL_NODES = ("node.platform.os==linux", "node.labels.nowhere!=yes", "node.hostname!=elsewhere")
 NO_NODE = ("node.labels.nowhere==yes",)
 TMPFS = "type=tmpfs,target="
 VOLUME = "type=volume,source=volume-{0},target=/{0}"
+NEEDED = "type=bind,source=FOLDER,target=/needed"
+FILE = "the file"  # what some tasks need at their start, in place of a node
 
 
 @dataclass(frozen=True)
 class Step:
-    """One docker command; NAME, PORT and @IMAGE in its words stand for a twin's own."""
+    """One docker command; NAME, PORT, FOLDER and @IMAGE in its words stand for what a lab has."""
 
     round: int
     words: tuple
@@ -55,6 +59,9 @@ class Story:
     number: int
     is_global: bool
     command: str  # one of COMMANDS
+    is_bare: bool  # made as people make services: next to nothing is spelled out
+    needs_file: bool  # at each start of a task
+    breaks: bool  # at the end an update fails, and most often pauses
     steps: list[Step] = field(default_factory=list)
 
     def step_at(self, number):
@@ -72,18 +79,19 @@ class Story:
 
 @dataclass
 class Session:
-    """Stories side by side, and what happens to the nodes meanwhile."""
+    """Stories side by side, and what happens to the nodes and to FILE meanwhile."""
 
     seed: int
     number: int
     stories: list[Story]
-    events: list[tuple]  # (round, what happens, node), in order
+    events: list[tuple]  # (round, what happens, node or FILE), in order
     pauses: list[float]  # seconds after each round
+    settles: bool  # the last round waits for rollouts that fail to stand still
 
     def only(self, numbers):
         """The same with these stories alone: they depend on each other for nothing but time."""
         stories = [story for story in self.stories if story.number in numbers]
-        return Session(self.seed, self.number, stories, self.events, self.pauses)
+        return replace(self, stories=stories)
 
 
 def session_from(seed, number):
@@ -91,8 +99,11 @@ def session_from(seed, number):
     draw = random.Random(f"{seed}-{number}")
     # Short pauses: then one step often comes while the rollout of the one before is under way.
     pauses = [draw.choice((2, 4)), *draw.choices((0, 0.5, 1, 2, 3, 4), k=ROUNDS)]
-    stories = [story_from(seed, number, each) for each in range(1, STORIES + 1)]
-    return Session(seed, number, stories, events_from(draw), pauses)
+    settles = draw.random() < 0.8
+    outage = outage_from(draw)
+    events = sorted(events_from(draw) + outage, key=lambda event: event[0])
+    stories = [story_from(seed, number, each, bool(outage)) for each in range(1, STORIES + 1)]
+    return Session(seed, number, stories, events, pauses, settles)
 
 
 def events_from(draw):
@@ -105,49 +116,92 @@ def events_from(draw):
         events.append((begins, kind, node))
         if draw.random() < 0.65:
             events.append((draw.randint(begins + 1, ROUNDS), back_from(kind), node))
-    return sorted(events, key=lambda event: event[0])
+    return events
+
+
+def outage_from(draw):
+    """The file that tasks need at their start goes, in some sessions, and often comes back."""
+    if draw.random() < 0.6:
+        return []
+    begins = draw.randint(2, ROUNDS - 1)
+    ends = [(draw.randint(begins + 1, ROUNDS), "fill", FILE)]
+    return [(begins, "empty", FILE), *(ends if draw.random() < 0.5 else [])]
 
 
 def back_from(kind):
-    """How a node comes back from what happened to it."""
-    return "find" if kind == "lose" else "activate"
+    """How a node, or the file, comes back from what happened to it."""
+    return {"lose": "find", "empty": "fill"}.get(kind, "activate")
 
 
-def story_from(seed, session, number):
+def story_from(seed, session, number, has_outage):
     """One story: how its services are made, and 1 to 6 steps."""
     draw = random.Random(f"{seed}-{session}-{number}")
-    # Most services stay: those that end in a loop differ by chance, and tell less.
-    weights = (12, 2, 2, 2, 4, 2, 0)
-    command = draw.choices(list(COMMANDS), weights)[0]
-    story = Story(number, draw.random() < 0.3, command)
+    is_bare, breaks = draw.random() < 0.4, draw.random() < 0.4
+    # Most services stay: those that end in a loop differ by chance, and tell less. By default all do.
+    weights = (12, 1, 0, 1, 1, 1, 0) if is_bare else (12, 2, 2, 2, 4, 2, 0)
+    command = "stays" if breaks else draw.choices(list(COMMANDS), weights)[0]
+    story = Story(
+        number,
+        is_global=draw.random() < 0.3,
+        command=command,
+        is_bare=is_bare,
+        needs_file=has_outage and draw.random() < 0.6,
+        breaks=breaks,
+    )
     story.steps.append(creation(draw, story))
-    for each in sorted(draw.sample(range(1, ROUNDS + 1), draw.randint(1, ROUNDS))):
+    rounds = sorted(draw.sample(range(1, ROUNDS + 1), draw.randint(1, ROUNDS)))
+    if story.breaks:
+        # Time enough for it to be at work by then.
+        rounds = [each for each in rounds if each < ROUNDS - 3]
+    for each in rounds:
         story.steps.append(next_step(draw, story, each))
+    if story.breaks:
+        story.steps += breaking_end(draw, story)
     return story
 
 
+def breaking_end(draw, story):
+    """An update that fails, and often somebody who wants it to go on: an update of nothing."""
+    begins = draw.choice((ROUNDS - 2, ROUNDS - 1, ROUNDS - 1, ROUNDS))
+    # During an outage any update fails that starts tasks.
+    options = default_options if story.needs_file and draw.random() < 0.6 else breaking_options
+    yield update_step(begins, options(draw, story), draw.random() < 0.6)
+    if begins < ROUNDS and draw.random() < 0.7:
+        yield update_step(ROUNDS, (), False)
+
+
 def creation(draw, story):
-    """docker service create. All delays are short, so that what happens happens in a session."""
-    part = "Node.Hostname" if story.is_global else "Task.Slot"
-    options = ["--mode=global"] if story.is_global else [f"--replicas={draw.randint(1, 4)}"]
-    options += [
-        f"--restart-condition={draw.choice(('any', 'any', 'on-failure', 'on-failure', 'none'))}",
-        f"--restart-max-attempts={draw.choice((0, 0, 0, 1, 3))}",
-        "--restart-delay=1s",
-        "--stop-grace-period=1s",
-        f"--update-failure-action={draw.choice(('pause', 'continue', 'rollback'))}",
-        f"--update-order={draw.choice(('stop-first', 'start-first'))}",
-        f"--update-parallelism={draw.choice((1, 1, 2, 0))}",
-        f"--update-delay={draw.choice(('0s', '1s'))}",
-        f"--update-monitor={draw.choice(('500ms', '1s', '2s'))}",
-        f"--rollback-order={draw.choice(('stop-first', 'start-first'))}",
-        "--rollback-monitor=1s",
-        f"--env=PART={{{{.{part}}}}}",
-    ]
-    for _ in range(draw.choice((0, 0, 1, 1, 2))):
+    """docker service create."""
+    replicas = draw.randint(3 if story.breaks else 1, 4)
+    options = ["--mode=global"] if story.is_global else [f"--replicas={replicas}"]
+    if not story.is_bare:
+        options += spelled_out(draw, story)
+    if "$PART" in COMMANDS[story.command]:
+        options += [f"--env=PART={{{{.{'Node.Hostname' if story.is_global else 'Task.Slot'}}}}}"]
+    if story.needs_file:
+        options += [f"--mount={NEEDED}"]
+    for _ in range(draw.choice((0, 0, 0, 1) if story.is_bare else (0, 0, 1, 1, 2))):
         options += draw.choice(extras(draw, story.is_global))
     create = ("service", "create", "-d", "-q", "--with-registry-auth", "--name=NAME")
     return Step(0, (*create, *options, f"@{story.command}-1"), has_token=True)
+
+
+def spelled_out(draw, story):
+    """What not everybody knows of. All delays are short, so that much happens in a session."""
+    actions = ("pause",) * 5 if story.breaks else ()
+    return [
+        f"--restart-condition={draw.choice(('any', 'any', 'on-failure', 'on-failure', 'none'))}",
+        f"--restart-max-attempts={draw.choice((0, 0, 0, 1, 3))}",
+        "--restart-delay=2s",
+        "--stop-grace-period=1s",
+        f"--update-failure-action={draw.choice(('pause', 'continue', 'rollback', *actions))}",
+        f"--update-order={draw.choice(('stop-first', 'start-first'))}",
+        f"--update-parallelism={draw.choice((1, 1, 2) if story.breaks else (1, 1, 2, 0))}",
+        f"--update-delay={'1s' if story.breaks else draw.choice(('0s', '1s'))}",
+        f"--update-monitor={draw.choice(('500ms', '1s', '2s'))}",
+        f"--rollback-order={draw.choice(('stop-first', 'start-first'))}",
+        "--rollback-monitor=1s",
+    ]
 
 
 def extras(draw, is_global):
@@ -157,8 +211,7 @@ def extras(draw, is_global):
     unsorted = f"--mount={TMPFS}/b", f"--mount={TMPFS}/a"
     sorted_ = f"--mount={VOLUME.format('one')}", f"--mount={VOLUME.format('two')}"
     return (
-        ("--health-cmd=true", "--health-interval=1s"),
-        ("--health-cmd=true", "--health-interval=1s"),
+        ("--health-cmd=true", "--health-interval=2s"),
         unsorted,
         sorted_,
         (f"--constraint={draw.choice(SOME_NODES + ALL_NODES)}",),
@@ -171,15 +224,38 @@ def extras(draw, is_global):
 
 def next_step(draw, story, number):
     """One of all that may happen to a service after it was made."""
+    has_failed = any(part in " ".join(story.steps[-1].words) for part in SIGNS_OF_FAILURE)
+    if has_failed and draw.random() < 0.4:
+        return update_step(number, (), False)
     kind = draw.choices(list(KINDS), [weight for weight, _ in KINDS.values()])[0]
     options = KINDS[kind][1](draw, story)
     if kind == "rollback":
         return Step(number, ("service", "rollback", "-d", "-q", "NAME"))
     if kind == "scale" and options:
         return Step(number, ("service", "scale", "-d", *options))
-    token = kind == "refresh" or (kind != "nothing" and draw.random() < 0.6)
-    login = ("--with-registry-auth",) if token else ()
-    return Step(number, ("service", "update", "-d", "-q", *login, *options, "NAME"), token)
+    return update_step(
+        number, options, kind == "refresh" or (kind != "nothing" and draw.random() < 0.6)
+    )
+
+
+def update_step(number, options, has_token):
+    """An update; with no options it changes nothing."""
+    login = ("--with-registry-auth",) if has_token else ()
+    return Step(number, ("service", "update", "-d", "-q", *login, *options, "NAME"), has_token)
+
+
+def breaking_options(draw, _):
+    """What new tasks fail by, each in its way."""
+    health = ("--health-cmd=false", "--health-interval=2s", "--health-retries=1")
+    return draw.choice(
+        (("--image=@is-bad-1",), ("--image=@missing",), health, (BROKEN,), (BROKEN,))
+    )
+
+
+def default_options(draw, story):
+    """What is so by default, spelled out: to swarm it is another spec."""
+    placement = () if story.is_global else ("--replicas-max-per-node=0",)
+    return (draw.choice((*DEFAULTS, *DEFAULTS, *FURTHER_DEFAULTS, *placement)),)
 
 
 def image_options(draw, story):
@@ -233,7 +309,7 @@ def policy_options(draw, _):
 
 def health_options(draw, _):
     """A check that is passed, one that is not, or none."""
-    retries = "--health-interval=1s", "--health-retries=1"
+    retries = "--health-interval=2s", "--health-retries=1"
     commands = ("--health-cmd=true",), ("--health-cmd=true",), ("--health-cmd=false",)
     return draw.choice((*((*command, *retries) for command in commands), ("--no-healthcheck",)))
 
@@ -252,6 +328,31 @@ def fixed_options(*options):
     return lambda *_: options
 
 
+BROKEN = "--env-add=BROKEN=yes"
+SIGNS_OF_FAILURE = (BROKEN, "@is-bad", "@missing", "--health-cmd=false")
+DEFAULTS = (
+    "--restart-condition=any",
+    "--restart-delay=5s",
+    "--restart-max-attempts=0",
+    "--stop-grace-period=10s",
+)
+FURTHER_DEFAULTS = (
+    "--restart-window=0s",
+    "--update-parallelism=1",
+    "--update-delay=0s",
+    "--update-monitor=5s",
+    "--update-failure-action=pause",
+    "--update-order=stop-first",
+    "--rollback-parallelism=1",
+    "--endpoint-mode=vip",
+    "--isolation=default",
+    "--limit-memory=0",
+    "--reserve-memory=0",
+    "--read-only=false",
+    "--tty=false",
+    "--no-healthcheck=false",
+)
+
 # How often each comes, and its options.
 KINDS = {
     "image": (6, image_options),
@@ -268,7 +369,9 @@ KINDS = {
     "force": (2, fixed_options("--force")),
     "rollback": (3, fixed_options()),
     "refresh": (4, fixed_options()),
-    "nothing": (2, fixed_options()),
+    "nothing": (5, fixed_options()),
+    "default": (5, default_options),
+    "failure": (2, breaking_options),
     "scale": (6, scale_options),
 }
 
@@ -288,7 +391,9 @@ class Count:
     """
 
     stopped: int = 0  # tasks that ran in quiet slots, and do no longer
-    started: int = 0  # new tasks in quiet slots, which got as far as a container
+    started: int = (
+        0  # new tasks in quiet slots, with a container, or to come after one that is over
+    )
     restarted: int = 0  # new tasks in restless slots
     restless: int = 0  # slots
 
@@ -298,8 +403,9 @@ class Count:
         A restless slot may well have got one start more in the same time, and a half more when
         the machine is busy.
         """
-        noise = alone.restarted // 2 + max(self.restless, alone.restless)
-        is_louder = self.restarted > alone.restarted + noise
+        expected = alone.restarted * self.restless / max(1, alone.restless)
+        noise = expected // 2 + max(self.restless, alone.restless)
+        is_louder = self.restarted > expected + noise
         return is_louder or self.stopped > alone.stopped or self.started > alone.started
 
     def __str__(self):
@@ -360,20 +466,28 @@ def restless_slots(tasks, now):
 def likeness(service, tasks, nodes, now):
     """What has to be the same for twins to be alike, whatever nodes their tasks are on.
 
-    Of each slot its newest task and those that are wanted; what was before those is past.
+    Of each slot the tasks that are wanted, or the newest: with the others swarm does nothing. How
+    many slots a rollout had come to when it paused is chance; that there are some of each kind is not.
     `nodes` are {ID: (state, availability)}: a task on a lost node is another thing.
     """
     template = service["Spec"]["TaskTemplate"]
-    slots = Counter()
-    for newest, *older in slots_of(tasks).values():
-        if is_restless([newest, *older], now):
-            slots["restless"] += 1
-        else:
-            shown = [newest, *filter(is_wanted, older)]
-            slots[tuple(facts(task, template, nodes) for task in shown)] += 1
+    kinds = Counter()
+    for some in slots_of(tasks).values():
+        shown = list(filter(is_wanted, some)) or some[:1]
+        kind = tuple(facts(task, template, nodes) for task in shown)
+        kinds["restless" if is_restless(some, now) else kind] += 1
+    slots = {kind: number if is_at_work(kind) else "some" for kind, number in kinds.items()}
     # A rollout that is over and none at all are the same to swarm.
-    rollout = "" if rollout_of(service) == "completed" else rollout_of(service)
-    return slots, rollout, service["Spec"] == service.get("PreviousSpec")
+    is_over = rollout_of(service) in ("completed", "rollback_completed")
+    rollout = "" if is_over else rollout_of(service)
+    return slots, sum(kinds.values()), rollout, service["Spec"] == service.get("PreviousSpec")
+
+
+def is_at_work(kind):
+    """Whether the tasks of a slot run, as the spec of their service says."""
+    return kind != "restless" and all(
+        state == wanted == "running" and not outdated for state, wanted, outdated, _ in kind
+    )
 
 
 def facts(task, template, nodes):
@@ -393,6 +507,10 @@ def rollout_of(service):
     return (service.get("UpdateStatus") or {}).get("State", "")
 
 
+def goes_on(service):
+    return rollout_of(service) in ("updating", "rollback_started")
+
+
 def count(before, after, now):
     """What happened to a twin between two lists of its tasks; `now` is the time of the first."""
     restless = restless_slots(before, now)
@@ -402,9 +520,12 @@ def count(before, after, now):
     for slot, some in slots_of(before).items():
         if slot not in restless:
             counts["stopped"] += sum(is_running(task) and task["ID"] not in still for task in some)
+    over = {slot for slot, some in slots_of(before).items() if not any(map(is_wanted, some))}
     for task in after:
-        if task["ID"] not in known and has_started(task):
-            slot = task.get("Slot") or task.get("NodeID")
+        slot = task.get("Slot") or task.get("NodeID")
+        # What had finished runs again even if it has to wait, as for a port.
+        will_run = slot in over and is_wanted(task)
+        if task["ID"] not in known and (has_started(task) or will_run):
             counts["restarted" if slot in restless else "started"] += 1
     return Count(**counts)
 
@@ -423,10 +544,15 @@ class Said:
         return any(outcome in outcomes for outcome, _ in self.lines)
 
     @property
+    def promises(self):
+        """Whether it is to be refreshed, by what was said before."""
+        return any(outcome.startswith(PROMISES) for outcome, _ in self.lines)
+
+    @property
     def foresaw(self):
         """Whether it said before the update that tasks would be replaced."""
         return any(
-            outcome == "to be refreshed" and reason != "it pulls from ECR"
+            outcome.startswith(PROMISES) and "restart" in f"{outcome} {reason}"
             for outcome, reason in self.lines
         )
 
@@ -435,17 +561,27 @@ class Said:
         """Whether it was held back for what passes by itself."""
         return any(
             outcome in ("held back", "held back too long")
-            and ("rollout" in reason or "start" in reason)
+            and ("rollout" in reason or "starting" in reason)
             for outcome, reason in self.lines
         )
 
+    def decides_like(self, other):
+        """Whether the same would come of it."""
+        return (self.is_refreshed, self.foresaw, self.waits) == (
+            other.is_refreshed,
+            other.foresaw,
+            other.waits,
+        )
 
+
+PROMISES = ("will be refreshed", "to be refreshed")  # and before version 2.0
 OUTCOMES = (
     "held back too long",
     "held back",
     "left alone",
     "failed",
-    "to be refreshed",
+    "will be refreshed, which restarts its tasks",
+    *PROMISES,
     "restarts",
 )
 
@@ -460,7 +596,19 @@ def said_of(name, stdout, stderr):
             if colon and found and not rest and name in names.replace(",", " ").split():
                 lines.append((outcome, reason))
                 break
-    return Said(name in stdout.split(), tuple(lines))
+        lines += alarms_of(name, line)
+    is_refreshed = name in stdout.split() or f"{name} refreshed" in stderr.splitlines()
+    return Said(is_refreshed, tuple(lines))
+
+
+def alarms_of(name, line):
+    """What the last line says of a service: `...; failed: web, api: REASON; cache: REASON`."""
+    for outcome in ("held back too long", "failed"):
+        _, found, reasons = line.partition(f"; {outcome}: ")
+        for part in reasons.split("; ") if found else ():
+            names, _, reason = part.partition(": ")
+            if name in names.split(", "):
+                yield outcome, reason
 
 
 def judge(said, counts):
@@ -478,18 +626,22 @@ def judge(said, counts):
     return WAITS if said.waits else NEEDLESS
 
 
-def summary(categories, not_alike, not_confirmed):
-    """The counts in one line."""
+def judge_decision(said, counts):
+    """What would have come of what another version of the script says, told without a swarm. Pure.
+
+    An update does the same whoever sends it: what the plain one did is what would have happened.
+    """
+    return judge(said, {**counts, SCRIPT: counts[PLAIN]})
+
+
+def summary(categories, bare, not_alike, not_confirmed):
+    """The counts in one line; `bare` of the categories are of services with nothing spelled out."""
     found = Counter(categories)
     parts = ", ".join(f"{name} {found[name]}" for name in CATEGORIES)
-    return (
-        f"judged {len(categories)}: {parts}; not alike {not_alike}; not confirmed {not_confirmed}"
-    )
+    return f"judged {len(categories)}, {bare} with nothing spelled out: {parts}; not alike {not_alike}; not confirmed {not_confirmed}"
 
 
 def events_text(session):
-    """What happened to the nodes, in one line."""
+    """What happened to the nodes and the file, in one line."""
     said = [f"round {number}: {kind} {node}" for number, kind, node in session.events]
-    return (
-        f"nodes: {'; '.join(said) or 'all the while there'}; pauses: {json.dumps(session.pauses)}"
-    )
+    return f"meanwhile: {'; '.join(said) or 'nothing'}; pauses: {json.dumps(session.pauses)}"

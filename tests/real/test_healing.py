@@ -9,7 +9,7 @@ from promise import blackhole, deploy_stack, more_stacks, stacks
 def test_worker_joins_after_token_died(case, verdict):
     """The token is dead, a worker joins and cannot pull: one run, and it runs there"""
     # given
-    case.create("web", "--mode", "global")
+    case.create("web", "--mode global")
     before = case.runs("web", 2)
     case.lab.rotate()
     newcomer = case.join()
@@ -34,7 +34,7 @@ def test_running_tasks_are_not_restarted(case, verdict):
     ]
     for name in names:
         mode, condition = name.split("-", 1)
-        case.create(name, "--mode", mode, "--restart-condition", condition)
+        case.create(name, f"--mode {mode} --restart-condition {condition}")
     before = {name: case.runs(name, 2 if name.startswith("global") else 1) for name in names}
     case.lab.rotate()
     # when
@@ -52,13 +52,13 @@ def test_running_tasks_are_not_restarted(case, verdict):
 
 
 STUCK = {
-    "any": ["--restart-condition", "any"],
-    "on-failure": ["--restart-condition", "on-failure"],
-    "none": ["--restart-condition", "none"],
-    "any-used-up": ["--restart-condition", "any", "--restart-max-attempts", "1"],
-    "global-any": ["--mode", "global", "--restart-condition", "any"],
-    "global-on-failure": ["--mode", "global", "--restart-condition", "on-failure"],
-    "global-none": ["--mode", "global", "--restart-condition", "none"],
+    "any": "--restart-condition any",
+    "on-failure": "--restart-condition on-failure",
+    "none": "--restart-condition none",
+    "any-used-up": "--restart-condition any --restart-max-attempts 1",
+    "global-any": "--mode global --restart-condition any",
+    "global-on-failure": "--mode global --restart-condition on-failure",
+    "global-none": "--mode global --restart-condition none",
 }
 
 
@@ -68,7 +68,7 @@ def test_stuck_services_heal(case, verdict):
     # given: tasks that can start only when their node has come, and the token is dead by then
     constraint, label = case.label()
     for name, options in STUCK.items():
-        case.create(name, constraint, *options)
+        case.create(name, constraint, options)
     case.lab.rotate()
     case.give(case.lab.workers[0], label)
     case.rejected(*STUCK)
@@ -185,7 +185,7 @@ def paused_refresh(case, name):
     """A global service that runs on the manager and paused at a refresh because of the worker."""
     constraint, label = case.label()
     case.lab.login(case.manager)
-    case.create(name, "--mode", "global", constraint)
+    case.create(name, "--mode global", constraint)
     case.give(case.manager, label)
     case.runs(name)
     case.lab.rotate()
@@ -217,14 +217,7 @@ def test_refresh_that_rolled_itself_back(case, verdict):
     constraint, label = case.label()
     case.give(case.manager, label)
     case.create(
-        "web",
-        "--mode",
-        "global",
-        "--update-failure-action",
-        "rollback",
-        "--update-monitor",
-        "2s",
-        constraint,
+        "web", "--mode global --update-failure-action rollback --update-monitor 2s", constraint
     )
     case.runs("web")
     with blackhole(worker):

@@ -4,16 +4,12 @@ With no run at all as control: no task is started twice, none that serves is sto
 within a second or two of the control.
 """
 
-import contextlib
-import sys
-
-import engines
 import pytest
 import table
 from case import NOTHING, SCRIPT, SEED, Case
-from engines import Unavailable
-from helpers import held_up, write_program
-from lab import Lab, ecr_host, wait_until
+from lab import Lab, ecr_host, engines, wait_until
+from lab.engines import Unavailable
+from lab.wrappers import held_up
 from promise import another_login, no_answer_from_registries, stacks
 
 WAITS_FOR_FAIL = ("sh", "-c", "until [ -e /fail ]; do sleep 0.1; done")
@@ -35,7 +31,7 @@ ONCE = {"seed": "started twice", "script": "start once", "control": "start once"
 
 def yield_to_successor(case, node, before):
     """Drain a node, and wait until the task's successor pulls its image on another."""
-    case.manager.docker("node", "update", "--availability", "drain", node.name)
+    case.drain(node)
     wait_until(
         lambda: (
             [task["Status"]["State"] for task in case.lab.tasks("web") if task["ID"] not in before]
@@ -50,7 +46,7 @@ def test_pending_replicas(case, verdict):
     """Replicas wait for a node when a run comes, and then one joins"""
     # given
     constraint, label = case.label()
-    case.create("web", "--replicas", "4", constraint, config=another_login(case))
+    case.create("web", "--replicas 4", constraint, config=another_login(case))
     wait_until(lambda: case.lab.states("web") == ["pending"] * 4, "four tasks wait")
     waiting = case.task_ids("web")
     # when
@@ -94,7 +90,7 @@ def test_lost_node(case, verdict):
     old, new = case.join(), case.join()
     constraint, label = case.label()
     case.give(old, label)
-    case.create("web", "--replicas", "2", constraint, config=another_login(case))
+    case.create("web", "--replicas 2", constraint, config=another_login(case))
     case.runs("web", 2)
     with no_answer_from_registries(new):
         case.give(new, label)
@@ -102,7 +98,7 @@ def test_lost_node(case, verdict):
         wait_until(
             lambda: case.lab.states("web").count("preparing") == 2, "both move to the other", 90
         )
-        assert "2/2" in case.manager.docker("service", "ls")
+        assert "2/2" in case.manager.docker("service ls")
         # when
         result = case.refresh()
     # then
@@ -119,7 +115,7 @@ def test_scale_up_while_aws_is_slow(case, verdict):
     constraint, label = case.label()
     case.give(case.manager, label)
     worker = case.lab.workers[0]
-    case.create("web", "--replicas-max-per-node", "1", constraint, config=another_login(case))
+    case.create("web", "--replicas-max-per-node 1", constraint, config=another_login(case))
     case.runs("web")
     with no_answer_from_registries(worker):
         case.give(worker, label)
@@ -145,13 +141,11 @@ def test_old_rejection(case, verdict):
     case.give(old, label)
     login = another_login(case)
     with no_answer_from_registries(old):
-        case.create("web", constraint, "--restart-delay", "10s", config=login)
+        case.create("web", constraint, "--restart-delay 10s", config=login)
         case.lab.rotate()
     case.rejected("web")
     case.lab.login(case.manager)
-    case.manager.docker(
-        "service", "update", "-d", "--with-registry-auth", "web", config=another_login(case)
-    )
+    case.update("web", "--with-registry-auth", config=another_login(case))
     before = case.runs("web") and case.task_ids("web")
     with no_answer_from_registries(new):
         case.give(new, label)
@@ -173,10 +167,7 @@ def test_one_of_three_has_finished(case, verdict):
         case.give(node, label)
     case.create(
         "web",
-        "--replicas",
-        "3",
-        "--restart-condition",
-        "on-failure",
+        "--replicas 3 --restart-condition on-failure",
         constraint,
         image=case.lab.image(*WAITS_FOR_FAIL),
         config=another_login(case),
@@ -197,9 +188,9 @@ def test_one_of_three_has_finished(case, verdict):
     if case.way == SCRIPT:
         assert "web held back: some tasks have finished" in result.stderr
     if case.way != SEED:
-        case.manager.docker("node", "update", "--availability", "drain", case.lab.workers[0].name)
+        case.drain(case.lab.workers[0])
         wait_until(lambda: len(case.running("web")) == 2, "the others run on one node", 60)
-        case.manager.docker("node", "update", "--availability", "active", case.lab.workers[0].name)
+        case.undrain(case.lab.workers[0])
 
 
 def finish_one(case, name):
@@ -219,18 +210,12 @@ def test_drained_global_one_shot(case, verdict):
     worker = case.lab.workers[0]
     case.give(worker, label)
     case.create(
-        "once",
-        "--mode",
-        "global",
-        "--restart-condition",
-        "none",
-        constraint,
-        config=another_login(case),
+        "once", "--mode global --restart-condition none", constraint, config=another_login(case)
     )
     case.runs("once")
-    case.manager.docker("node", "update", "--availability", "drain", worker.name)
+    case.drain(worker)
     wait_until(lambda: not case.running("once"), "it is shut down")
-    case.manager.docker("node", "update", "--availability", "active", worker.name)
+    case.undrain(worker)
     # when
     result = case.refresh()
     # then
@@ -244,98 +229,6 @@ def test_drained_global_one_shot(case, verdict):
     )
 
 
-# For whoever asks docker everything was 7 hours earlier, and what waits has done so since.
-CLOCK = """#!{python}
-import datetime, re, subprocess, sys
-
-def earlier(found):
-    then = datetime.datetime.fromisoformat(found[0]) - datetime.timedelta(hours=7)
-    return then.isoformat()
-
-result = subprocess.run(["{docker}", *sys.argv[1:]], stdout=subprocess.PIPE, text=True)
-said = re.sub('(?<=At":")[0-9]{{4}}-..-..T..:..:..', earlier, result.stdout)
-said = re.sub('(?<="CurrentState":")([A-Za-z]+)[^"]*', r"\\1 7 hours ago", said)
-sys.stdout.write(said)
-sys.exit(result.returncode)
-"""
-
-
-@contextlib.contextmanager
-def clock_set_back(case):
-    """For docker's client all that waits or stands still does so for 7 hours."""
-    program = case.lab.programs / "docker"
-    real = program.readlink()
-    write_program(program, CLOCK.format(python=sys.executable, docker=real))
-    try:
-        yield
-    finally:
-        program.unlink()
-        program.symlink_to(real)
-
-
-@stacks
-def test_rollout_that_waits_for_a_node(case, verdict):
-    """A rollout has waited for a node for 7 hours, its token has died, a run comes, a node joins"""
-    # given
-    constraint, label = case.label()
-    case.give(case.manager, label)
-    options = ("--replicas-max-per-node", "1", "--update-parallelism", "0")
-    case.create("web", "--replicas", "2", *options, constraint)
-    case.runs("web")
-    image = case.lab.image()
-    case.update("web", "--image", image, "--with-registry-auth")
-    case.runs("web", 1, image)
-    case.rollout_is("web", "updating")
-    case.lab.rotate()
-    # when
-    with clock_set_back(case):
-        result = case.refresh()
-    # then
-    assert result.returncode == 0, result
-    case.give(case.join(), label)
-    both = case.seen(lambda: len(case.running("web", image)) == 2)
-    verdict(
-        "it runs there" if both else "it is rejected there",
-        seed="it runs there",
-        script="it runs there",
-        control="it is rejected there",
-    )
-
-
-@stacks
-def test_rollout_of_ports_that_stands_still(case, verdict):
-    """A rollout of a port of the host alone has stood still for 7 hours, three runs come"""
-    # given: room for one task with the port
-    constraint = f"--constraint=node.hostname=={case.lab.workers[0].name}"
-    case.create("web", "--replicas", "6", "--update-monitor", "100ms", constraint)
-    before = case.runs("web", 6)
-    case.update("web", "--publish-add", "mode=host,published=8080,target=80")
-    wait_until(lambda: len(case.running("web") - before) == 1, "one has the port", 60)
-    wait_until(lambda: len(case.running("web")) == 5, "one waits for it", 60)
-    healthy = before & case.running("web")
-    # when
-    with clock_set_back(case):
-        lost = any(refresh_loses(case, healthy) for _ in range(3))
-    # then
-    verdict(
-        "goes on: healthy tasks are lost" if lost else "stands still",
-        seed="goes on: healthy tasks are lost",
-        script="stands still",
-        control="stands still",
-    )
-
-
-def refresh_loses(case, healthy):
-    """Whether a run costs one of these tasks."""
-    case.lab.rotate()
-    result = case.refresh()
-    assert result.returncode == (3 if case.way == SCRIPT else 0), result
-    if case.way == SCRIPT:
-        assert "web held back too long: its rollout is updating" in result.stderr
-        assert "to go back: docker service rollback web" in result.stderr
-    return case.seen(lambda: healthy - case.running("web"), by=[SEED])
-
-
 @stacks
 def test_untagged_image(case, verdict):
     """A service whose image has neither tag nor digest, as UIs make it"""
@@ -344,7 +237,7 @@ def test_untagged_image(case, verdict):
     case.give(case.manager, label)
     image = f"{ecr_host()}/app"
     case.lab.registries.push(["sleep", "1000001"], "latest")
-    case.manager.docker("pull", f"{image}:latest")
+    case.manager.docker(f"pull {image}:latest")
     template = {
         "ContainerSpec": {"Image": image},
         "Placement": {"Constraints": [f"node.labels.{label}==yes"]},
@@ -373,10 +266,10 @@ def test_scaled_down_and_up(case, verdict):
     case.give(case.manager, label)
     counts = {"two": 2, "zero": 0}
     for name, count in counts.items():
-        options = ("--replicas", "3", "--restart-condition", "on-failure")
-        case.create(name, *options, "--update-parallelism", "0", constraint)
+        options = "--replicas 3 --restart-condition on-failure --update-parallelism 0"
+        case.create(name, options, constraint)
         before = case.runs(name, 3)
-        case.update(name, "--env-add", "NEW=1", "--update-monitor", "100ms")
+        case.update(name, "--env-add NEW=1 --update-monitor 100ms")
         case.rollout_is(name, "completed")
         assert not before & case.runs(name, 3)
         case.scale(name, count)
@@ -408,13 +301,12 @@ def test_global_with_nodes_that_are_out(case, verdict):
     drained, lost, other = nodes = [case.join() for _ in range(3)]
     for node in (case.lab.workers[0], *nodes):
         case.give(node, label)
-    names = {"attempts": ("--restart-max-attempts", "3"), "on-failure": ()}
+    names = {"attempts": "--restart-max-attempts 3", "on-failure": ""}
     for name, options in names.items():
-        options = ("--restart-condition", "on-failure", *options)
-        case.create(name, "--mode", "global", *options, constraint)
+        case.create(name, "--mode global --restart-condition on-failure", options, constraint)
     for name in names:
         case.runs(name, 4)
-    case.manager.docker("node", "update", "--availability", "drain", drained.name)
+    case.drain(drained)
     case.take(other, label)
     lost.power_off()
     for name in names:
@@ -439,23 +331,23 @@ def test_global_with_nodes_that_are_out(case, verdict):
 
 @stacks
 def test_crash_loops(case, verdict):
-    """Task history limit 1, eight crash loops in paused rollouts, and a service that is well"""
+    """Task history limit 1, four crash loops in paused rollouts, and a service that is well"""
     # given
-    case.manager.docker("swarm", "update", "--task-history-limit", "1")
+    case.manager.docker("swarm update --task-history-limit 1")
     try:
-        for number in range(8):
-            options = ("--replicas", "2", "--restart-delay", "100ms")
-            case.create(f"crash{number}", *options, image=case.lab.image("false"))
+        for number in range(4):
+            options = "--replicas 2 --restart-delay 100ms"
+            case.create(f"crash{number}", options, image=case.lab.image("false"))
         case.create("web", config=another_login(case))
         before = case.runs("web")
-        for number in range(8):
-            case.update(f"crash{number}", "--env-add", "NEW=1")
+        for number in range(4):
+            case.update(f"crash{number}", "--env-add NEW=1")
         # when
         updates = case.updates("web")
         result = case.refresh()
         refreshed = case.updates("web") > updates
     finally:
-        case.manager.docker("swarm", "update", "--task-history-limit", "5")
+        case.manager.docker("swarm update --task-history-limit 5")
     # then
     assert result.returncode in (0, 3), result
     assert case.running("web") == before
@@ -468,17 +360,21 @@ def test_crash_loops(case, verdict):
 
 
 # What a service has that the newer engine, or its client, writes in another way.
-HEALTH_CHECK = ("--health-cmd", "true", "--health-interval", "1s")
-SIZED_TMPFS = ("--mount", "type=tmpfs,target=/scratch,tmpfs-size=1048576")
+HEALTH_CHECK = "--health-cmd true --health-interval 1s"
+SIZED_TMPFS = "--mount type=tmpfs,target=/scratch,tmpfs-size=1048576"
 UPGRADES = [
-    pytest.param("20.10", "26.1", (), "without a health check", id="plain"),
-    pytest.param("20.10", "26.1", HEALTH_CHECK, "with a health check", id="health check"),
-    pytest.param("26.1", "testing", SIZED_TMPFS, "with a tmpfs of a given size", id="tmpfs"),
+    ("20.10", "26.1", {"without a health check": "", "with a health check": HEALTH_CHECK}),
+    ("26.1", "testing", {"with a tmpfs of a given size": SIZED_TMPFS}),
 ]
+ONCE_AND_SAID = {
+    SEED: "restarts once",
+    SCRIPT: "restarts once, and says so",
+    NOTHING: "goes on",
+}
 
 
-@pytest.mark.parametrize("older, newer, options, what", UPGRADES)
-def test_upgraded_engine(request, way, older, newer, options, what):
+@pytest.mark.parametrize("older, newer, kinds", UPGRADES, ids=["20.10 to 26.1", "to testing"])
+def test_upgraded_engine(request, way, older, newer, kinds):
     """An engine is upgraded between two runs"""
     try:
         newer = engines.engine(newer)
@@ -488,31 +384,39 @@ def test_upgraded_engine(request, way, older, newer, options, what):
     with lab:
         # given
         case = Case(lab, way).begin()
-        case.create("web", *options)
-        old, versions = case.runs("web"), [version_of(lab)]
+        names = {f"web{number}": kind for number, kind in enumerate(kinds)}
+        for name, kind in names.items():
+            case.create(name, kinds[kind])
+        old, versions = {name: case.runs(name) for name in names}, [version_of(lab)]
         upgrade(lab, newer)
         versions.append(version_of(lab))
-        wait_until(lambda: case.running("web") not in (old, set()), "its task is started anew", 60)
-        before = case.running("web")
+        before = {name: started_anew(case, name, old[name]) for name in names}
         lab.rotate()
         # when
         result = case.refresh()
         # then
         assert result.returncode == 0, result
-        restarts = case.seen(
-            lambda: case.running("web") != before, by=[SEED, SCRIPT] if options else []
-        )
-        seen = "restarts once" if restarts else "goes on"
-        if "web restarts: " in result.stderr and "1 restarted" in result.stderr:
-            seen += ", and says so"
-    expected = {SEED: "restarts once", SCRIPT: "restarts once, and says so", NOTHING: "goes on"}
-    title = f"An engine is upgraded between two runs: a service {what}"
-    table.record(request, title, " to ".join(versions), way, seen)
-    assert seen == (expected[way] if options else "goes on")
+        for name, kind in names.items():
+            restarts = case.seen(
+                lambda name=name: case.running(name) != before[name],
+                by=[SEED, SCRIPT] if kinds[kind] else [],
+            )
+            seen = "restarts once" if restarts else "goes on"
+            if f"{name} restarts: " in result.stderr and "1 restarted" in result.stderr:
+                seen += ", and says so"
+            title = f"An engine is upgraded between two runs: a service {kind}"
+            table.record(request, title, " to ".join(versions), way, seen)
+            assert seen == (ONCE_AND_SAID[way] if kinds[kind] else "goes on")
+
+
+def started_anew(case, name, old):
+    """The tasks that run in place of those that ended with their engine."""
+    wait_until(lambda: case.running(name) not in (old, set()), f"{name} is started anew", 60)
+    return case.running(name)
 
 
 def version_of(lab):
-    return lab.manager.docker("version", "--format", "{{.Server.Version}}").split("+")[0].strip()
+    return lab.manager.docker("version --format", "{{.Server.Version}}").split("+")[0].strip()
 
 
 def upgrade(lab, engine):

@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from engines import Unavailable
 from lab import Lab, wait_until
+from lab.engines import Unavailable
 
 # A program with a lab, a service that runs in it, and then what the test wants to see.
 PROGRAM = """
@@ -20,8 +20,7 @@ from lab import Lab, Node, wait_until
 with Lab() as lab:
     print(lab.folder, flush=True)
     lab.login(lab.manager)
-    lab.manager.docker("service", "create", "-d", "--name", "web",
-                       "--with-registry-auth", lab.image())
+    lab.manager.docker("service create -d --name web --with-registry-auth", lab.image())
     wait_until(lambda: lab.states("web") == ["running"], "it runs")
     print("runs", flush=True)
     {then}

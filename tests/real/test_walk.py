@@ -28,13 +28,15 @@ QUIET, STOPS, STARTS = Count(), Count(stopped=1, started=1), Count(started=1)
 LOOPS = Count(restarted=6, restless=1)
 REFRESHED = Said(True)
 FORESAW = Said(True, (("to be refreshed", "its tasks may restart once: ..."),))
-PULLS = Said(True, (("to be refreshed", "it pulls from ECR"),))
+RESTARTS = Said(True, (("will be refreshed, which restarts its tasks", "they are misplaced"),))
+PULLS = Said(True, (("will be refreshed", "it pulls from ECR"),))
+PULLED = Said(True, (("to be refreshed", "it pulls from ECR"),))  # before version 2.0
 CAME_LATE = Said(True, (("restarts", "the update replaces its tasks"),))
 LEFT = Said(False, (("left alone", "its finished tasks would run again"),))
 ROLLOUT = Said(False, (("held back", "its rollout is paused"),))
-STARTING = Said(False, (("held back", "its tasks are starting"),))
+STARTING = Said(False, (("held back", "its tasks are starting, and would be restarted"),))
 LONG = Said(False, (("held back too long", "its rollout is updating"),))
-ENDED = Said(False, (("held back", "some tasks have finished"),))
+ENDED = Said(False, (("held back", "some tasks have finished, and would start again"),))
 FAILED = Said(False, (("failed", "docker did not confirm the update"),))
 
 # What was said, what happened to the one left alone, to the script's and to the updated; category.
@@ -46,6 +48,8 @@ TABLE = [
     (REFRESHED, STARTS, STOPS, STOPS, HARM),
     (REFRESHED, LOOPS, LOOPS, LOOPS, RIGHT),
     (PULLS, QUIET, STOPS, STOPS, HARM),
+    (PULLED, QUIET, STOPS, STOPS, HARM),
+    (RESTARTS, QUIET, STOPS, STOPS, FORESEEN),
     (CAME_LATE, QUIET, STOPS, STOPS, TOO_LATE),
     (CAME_LATE, QUIET, QUIET, QUIET, RIGHT),
     (FORESAW, QUIET, STOPS, STOPS, FORESEEN),
@@ -69,6 +73,25 @@ def test_judging(said, alone, script, plain, category):
 
 
 @pytest.mark.parametrize(
+    ("said", "alone", "plain", "category"),
+    [
+        # What the script of then did to its own twin is another thing.
+        (REFRESHED, QUIET, QUIET, RIGHT),
+        (REFRESHED, QUIET, STOPS, HARM),
+        (FORESAW, QUIET, STOPS, FORESEEN),
+        (RESTARTS, QUIET, QUIET, IN_VAIN),
+        (LEFT, QUIET, STARTS, RIGHT),
+        (LEFT, QUIET, QUIET, NEEDLESS),
+        (ROLLOUT, QUIET, QUIET, WAITS),
+    ],
+)
+@pytest.mark.parametrize("script", [QUIET, STOPS])
+def test_judging_what_another_version_says(said, alone, script, plain, category):
+    counts = {ALONE: alone, SCRIPT: script, PLAIN: plain}
+    assert stories.judge_decision(said, counts) == category
+
+
+@pytest.mark.parametrize(
     ("count", "alone", "expected"),
     [
         # A crash loop gets one start more, or some more in the same time.
@@ -81,6 +104,11 @@ def test_judging(said, alone, script, plain, category):
         # One that is about to end its tries starts no crowd.
         (Count(restarted=1, restless=1), Count(restless=1), False),
         (Count(restarted=2, restless=1), Count(restless=1), True),
+        # A rollout had come to more slots when it paused.
+        (Count(restarted=14, restless=2), LOOPS, False),
+        (Count(restarted=21, restless=2), LOOPS, True),
+        (Count(stopped=1, restarted=14, restless=2), LOOPS, True),
+        (Count(restarted=1), QUIET, True),
     ],
 )
 def test_loops(count, alone, expected):
@@ -92,10 +120,13 @@ Docker login succeeded for 123456789012.dkr.ecr.eu-central-1.amazonaws.com
 s1script left alone: its finished tasks would run again
 s2script held back too long: its rollout is paused, see docker service ps s2script; to go on: x
 s3script to be refreshed: its tasks restart
+s7script will be refreshed, which restarts its tasks: it was moved
+s7script refreshed
+s9script, s10script refreshed: not so
 s4script restarts: the update replaces its tasks
 s5script, s6script failed: docker service update failed: left alone: no
-s7script s8script failed: docker said nothing
-1 refreshed, 1 left alone in 1.0 seconds
+s11script s8script failed: docker said nothing
+1 refreshed, 1 left alone, 3 failed in 1.0 seconds; failed: s12script, s13script: no; s14script: so
 """
 
 
@@ -108,6 +139,9 @@ s7script s8script failed: docker said nothing
         ("s5script", [("failed", "docker service update failed: left alone: no")]),
         ("s6script", [("failed", "docker service update failed: left alone: no")]),
         ("s8script", [("failed", "docker said nothing")]),
+        ("s7script", [("will be refreshed, which restarts its tasks", "it was moved")]),
+        ("s13script", [("failed", "no")]),
+        ("s14script", [("failed", "so")]),
         ("script", []),
         ("s9script", []),
     ],
@@ -121,7 +155,10 @@ def test_outcomes_that_begin_alike():
     assert outcome == "held back too long"
 
 
-@pytest.mark.parametrize(("name", "is_refreshed"), [("s3script", True), ("s3", False)])
+@pytest.mark.parametrize(
+    ("name", "is_refreshed"),
+    [("s3script", True), ("s7script", True), ("s3", False), ("s7", False), ("s10script", False)],
+)
 def test_who_was_refreshed(name, is_refreshed):
     assert stories.said_of(name, "s3script\ns4script\n", STDERR).is_refreshed is is_refreshed
 
@@ -158,6 +195,9 @@ LIVES = [task(1, 1), task(3, 2, "ready", "ready")]
         ([], [task(3, 1, "rejected", "shutdown")], Count()),
         # A finished one runs again.
         ([task(1, 1, "complete", "shutdown")], [task(3, 1)], Count(started=1)),
+        # It will, as soon as a node has room for it.
+        ([task(1, 1, "complete", "shutdown")], [task(3, 1, "pending")], Count(started=1)),
+        ([task(1, 1, "complete", "shutdown")], [task(3, 1, "rejected", "shutdown")], Count()),
         # One slot fails in a loop; the other is replaced.
         ([FAILS, *LIVES], [task(1, 1), task(4, 2)], Count(restarted=1, restless=1)),
         ([FAILS, *LIVES], [task(4, 1)], Count(stopped=1, started=1, restless=1)),
@@ -169,6 +209,41 @@ def test_counting(before, after, expected):
     assert stories.count(before, after, NOW) == expected
 
 
+SERVICE = {"Spec": {"TaskTemplate": {"N": 1}}}
+HERE = {"node": ("ready", "active")}
+
+
+def of_spec(version, **described):
+    return {**task(**described), "Spec": {"N": version}, "NodeID": "node"}
+
+
+def at_work(number, spec=1):
+    return of_spec(spec, number=number, slot=number)
+
+
+def failed(number, seconds=100):
+    return of_spec(
+        1, number=number, slot=number, state="failed", wanted="shutdown", seconds=seconds
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_alike"),
+    [
+        ([at_work(1), at_work(2)], [at_work(3), at_work(4)], True),
+        ([at_work(1), at_work(2)], [at_work(1)], False),
+        ([at_work(1), at_work(2)], [at_work(1), at_work(2, spec=0)], False),
+        # A paused rollout has come to one slot, or two.
+        ([failed(1), *map(at_work, (2, 3), (0, 0))], [failed(1), failed(2), at_work(3, 0)], True),
+        ([failed(1), at_work(2, 0)], [failed(1), failed(2)], False),
+        ([failed(1), at_work(2, 0)], [failed(1), at_work(2, 0), at_work(3, 0)], False),
+    ],
+)
+def test_likeness(one, other, is_alike):
+    one, other = (stories.likeness(SERVICE, tasks, HERE, NOW) for tasks in (one, other))
+    assert (one == other) is is_alike
+
+
 def test_the_same_seed_gives_the_same_history():
     first, again, other = (stories.session_from(*each) for each in ((7, 1), (7, 1), (7, 2)))
     assert first == again
@@ -176,10 +251,26 @@ def test_the_same_seed_gives_the_same_history():
     assert first.only({3}).stories == [first.stories[2]]
 
 
-# Seed, number and stories: in each session the script foresees that tasks restart. Story 5 of the
-# second one shows, where its twins are alike, what nobody can foresee: an update that changes nothing
-# and brings no token hides that the placement was changed before it.
-SESSIONS = ((300, 2, range(1, 9)), (300, 6, (1, 2, 3, 4, 6, 7, 8)))
+def share(some, condition):
+    return sum(map(condition, some)) / len(some)
+
+
+def test_what_histories_have():
+    sessions = [stories.session_from(1, number) for number in range(100)]
+    told = [story for session in sessions for story in session.stories]
+    bare = [" ".join(story.steps[0].words) for story in told if story.is_bare]
+    empty = ("service", "update", "-d", "-q", "NAME")
+
+    assert len(bare) >= len(told) / 3
+    assert not [words for words in bare if "--restart" in words or "--update" in words]
+    assert share(told, lambda story: empty in [step.words for step in story.steps]) >= 1 / 3
+    assert share(told, lambda story: story.breaks) >= 1 / 4
+    assert share(sessions, lambda session: stories.FILE in str(session.events)) >= 1 / 4
+
+
+# Seed, number and stories. In the first session the script foresees that tasks of two services
+# restart, in the second there is an outage; in both rollouts stand still, and are updated with nothing.
+SESSIONS = ((7002, 10, (1, 2, 5, 8, 9, 10, 11, 12)), (7001, 4, (1, 2, 3, 5, 6, 7, 11)))
 
 
 @pytest.mark.parametrize("engine", ["20.10", "26.1"])

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 from lab import wait_until
-from machine import ECR, PROJECT, REGION, Machine
+from lab.engines import PROJECT
+from lab.machine import ECR, REGION, Machine
 from units import (
     CERTIFICATE,
     CERTIFICATE_LINE,
@@ -40,7 +41,7 @@ def test_the_readmes_commands_lead_to_a_refreshed_service(machine: Machine) -> N
     [see] = re.findall(r"To see at once that it works: `(.*?)`, then `(.*?)`", page)
     seen = machine.run("sh", "-euc", "\n".join(see))
     # then
-    assert "web to be refreshed: it pulls from ECR" in installed
+    assert "web will be refreshed: it pulls from ECR" in installed
     assert f"Docker login succeeded for {ECR}" in installed
     assert "web refreshed" in seen and "1 login, 1 refreshed in " in seen
     assert machine.updates_of("web") > updates
@@ -216,7 +217,7 @@ def test_cron_refreshes_the_services(machine: Machine) -> None:
 def test_cron_mails_what_goes_wrong_and_nothing_else(manager: Machine) -> None:
     # given: what cron runs; it mails what that prints
     [command] = re.findall(r"\* root (.*)", readme_block("# /etc/cron.d/ecr-swarm-login"))
-    shorten(manager, TRY_SECONDS=0)
+    shorten(manager, TRY_PAUSE=1)
     # when, then
     assert manager.run("sh", "-c", command, AWS_CA_BUNDLE=CERTIFICATE) == ""
     refuse_tokens(manager)
@@ -286,7 +287,7 @@ def test_a_virtual_environments_python(manager: Machine) -> None:
     manager.run("/opt/venv/bin/pip", "install", "--no-index", "--find-links=/opt/sh", "sh")
     # when, then
     manager.run("/opt/venv/bin/python", SCRIPT, "--dry-run")
-    assert "has no library sh" in manager.run(SCRIPT, "--dry-run", check=False)
+    assert "cannot load" in manager.run(SCRIPT, "--dry-run", check=False)
 
 
 def test_roots_pip(manager: Machine) -> None:
@@ -360,3 +361,66 @@ def test_a_metric_is_written(manager: Machine) -> None:
     assert metric() == "ecr_swarm_login_failed 0"
     fail_once(manager)
     assert metric() == "ecr_swarm_login_failed 1"
+
+
+# A docker that is a snap -----------------------------------------------------------------------
+
+# Stands in for snap-confine: it wants capabilities, to be able to gain more, and mounts of its own;
+# and what it starts keeps its logins in a folder of the snap, whatever it is told.
+SNAP = """#!/bin/sh
+refuse() { echo "$1" >&2; exit 1; }
+needs="required permitted capability cap_sys_admin not found in current capabilities"
+grep -q "NoNewPrivs:.0" /proc/self/status || refuse "$needs"
+unshare --mount mount -t tmpfs snap /mnt || refuse "$needs"
+mkdir -p /run/snapd || refuse "cannot create lock directory /run/snapd/lock"
+export DOCKER_CONFIG="$HOME/snap/docker/current/.docker"
+mkdir -p "$DOCKER_CONFIG" || refuse "cannot create user data directory"
+exec unshare --mount /usr/bin/docker "$@"
+"""
+KEPT_BY_SNAP = "/root/snap/docker/current/.docker/config.json"
+
+
+@pytest.fixture
+def snap(manager: Machine) -> Machine:
+    """A manager whose docker is a snap."""
+    manager.write("/usr/local/bin/docker", SNAP, 0o755)
+    return manager
+
+
+def test_a_snaps_docker_does_not_start_in_the_unit(snap: Machine) -> None:
+    # when
+    snap.run("systemctl", "start", SERVICE, check=False)
+    # then: at once, and it says where to look
+    assert snap.show(SERVICE, "Result", "ExecMainStatus") == ["exit-code", "1"]
+    journal = snap.journal(SERVICE, "--priority=err")
+    assert "required permitted capability" in journal
+    assert "-> see snaps in systemd/README.md" in journal
+    assert "next attempt" not in snap.journal(SERVICE)
+
+
+def test_a_snaps_docker_with_the_readmes_drop_in(snap: Machine) -> None:
+    # given
+    add_drop_in(snap, "snap")
+    before = snap.updates_of("web")
+    # when
+    snap.run("systemctl", "start", SERVICE)
+    # then
+    assert snap.updates_of("web") > before
+    assert ECR in snap.read(KEPT_BY_SNAP)
+    assert snap.journal(SERVICE, "--priority=warning") == ""
+
+
+def test_a_snaps_docker_by_hand(snap: Machine) -> None:
+    # given
+    before = snap.updates_of("web")
+    # when: without the two options, then with one after the other
+    script = f"ecr_swarm_login.py --region {REGION}"
+    said = snap.run("sh", "-c", f"{script} || true", AWS_CA_BUNDLE=CERTIFICATE)
+    # then
+    assert "-> for a snap: run --login-only, then --refresh-only" in said
+    assert snap.updates_of("web") == before
+    # and when
+    both = f"{script} --login-only && ecr_swarm_login.py --refresh-only"
+    snap.run("sh", "-c", both, AWS_CA_BUNDLE=CERTIFICATE)
+    # then
+    assert snap.updates_of("web") > before

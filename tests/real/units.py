@@ -5,7 +5,8 @@ import re
 import shutil
 
 from lab import wait_until
-from machine import PROJECT, REGION, TOKEN, Machine
+from lab.engines import PROJECT
+from lab.machine import REGION, TOKEN, Machine
 
 SERVICE, TIMER = "ecr-swarm-login.service", "ecr-swarm-login.timer"
 SCRIPT = "/usr/bin/ecr_swarm_login.py"

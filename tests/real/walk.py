@@ -15,9 +15,10 @@ Needs root on Debian or Ubuntu; see lab.py. See stories.py for histories and how
 
 import argparse
 import contextlib
+import functools
+import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -36,26 +37,14 @@ from stories import PLAIN, SCRIPT, TWINS
 # until the next may start, and a lost node is noticed after six. Twins that are still on their
 # way differ by chance, and prove nothing.
 REST_SECONDS = 15
+BARE_SECONDS = 5  # more where nothing is spelled out: swarm then monitors a rollout for five
+SETTLE_SECONDS = 20  # in which most rollouts end or pause
 # Then those that are not alike get some more: a restart may be seen in one and not in the other.
 GRACE_SECONDS = 8
 # In which what an update does to tasks has happened: swarm begins at once, one slot after the other.
 WATCH_SECONDS = 14
 # A second try of a disagreement may end with twins that are not alike: it is tried once more.
 RETRIES = 2
-# Notes what docker shows the script, before it passes that on.
-RECORDER = """\
-#!/bin/sh
-case "$1 $2" in
-"service inspect" | "service ps" | "inspect --type" | "node inspect") ;;
-*) exec {docker} "$@" ;;
-esac
-shown=$(mktemp {folder}/shown-XXXXXXXX)
-printf '%s\\n' "$@" >"$shown.argv"
-{docker} "$@" >"$shown"
-status=$?
-cat "$shown"
-exit $status
-"""
 
 
 def say(*lines):
@@ -93,7 +82,7 @@ class Walk:
         self.manager.docker("swarm", "update", "--dispatcher-heartbeat", "2s")
         lab.login(self.manager)
         self.images = {
-            f"@{name}-{number}": lab.image(*command)
+            f"@{name}-{number}": lab.image("sh", "-c", command)
             for name, command in stories.COMMANDS.items()
             for number in (1, 2)
         }
@@ -101,13 +90,10 @@ class Walk:
             list(pool.map(self.pull, lab.nodes))
         self.images["@missing"] = f"{ecr_host()}/app:missing"
         self.logins = [self.other_login(number) for number in range(stories.ROUNDS + 1)]
-        self.away = {}  # what happened to nodes, by name
-        self.recorder = self.manager.home / "recorder"
-        self.recorder.mkdir()
-        docker = shutil.which("docker", path=self.manager.environment["PATH"])
-        wrapper = self.recorder / "docker"
-        wrapper.write_text(RECORDER.format(docker=docker, folder=self.recorder))
-        wrapper.chmod(0o755)
+        self.needed = lab.folder / "needed"
+        self.needed.mkdir()
+        (self.needed / "file").write_text("full")
+        self.away = {}  # what happened to nodes and the file, by name
 
     def pull(self, node):
         """All images: twins that wait for a node's first pull go different ways."""
@@ -134,11 +120,10 @@ class Walk:
     def play(self, session):
         """The Endings of a session's stories."""
         uneven = self.live(session)
-        time.sleep(REST_SECONDS)
+        time.sleep(REST_SECONDS + BARE_SECONDS * any(story.is_bare for story in session.stories))
         before = self.alike(session.stories)
-        now = time.time()
+        records = self.records([story for story in session.stories if story.number in before])
         result = self.refresh(session.stories)
-        shown = recording.shown(self.recorder)
         time.sleep(WATCH_SECONDS)
         after = self.look()
         endings = [
@@ -149,8 +134,7 @@ class Walk:
         ]
         for ending in endings:
             if ending.category:
-                name = name_of(ending.story, SCRIPT)
-                ending.record = recording.of(name, shown, now, ending.said)
+                ending.record = records[ending.story.number]
         return endings
 
     def live(self, session):
@@ -158,6 +142,8 @@ class Walk:
         uneven = set()
         with ThreadPoolExecutor(8) as pool:
             for number, pause in enumerate(session.pauses):
+                if session.settles and number == stories.ROUNDS:
+                    self.settle([story for story in session.stories if story.breaks])
                 for each, kind, node in session.events:
                     if each == number:
                         self.happen(kind, node)
@@ -170,12 +156,30 @@ class Walk:
                 time.sleep(pause)
         return uneven
 
+    def settle(self, some):
+        """Wait for the rollouts of these stories to end or pause, which most do; but not for ever."""
+        names = [name_of(story, twin) for story in some for twin in TWINS]
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while time.monotonic() < deadline:
+            services = self.look().services
+            if not any(stories.goes_on(services[name]) for name in names if name in services):
+                return
+            time.sleep(0.5)
+
+    def records(self, some):
+        """{number of the story: what docker shows of its script's twin}."""
+        names = {story.number: name_of(story, SCRIPT) for story in some}
+        docker = functools.partial(self.manager.docker, check=False)
+        now = time.time()
+        nodes = [node["ID"] for node in self.manager.api("/nodes")]
+        shown = recording.shown(docker, names.values(), nodes)
+        return {number: recording.of(name, shown, now) for number, name in names.items()}
+
     def refresh(self, some):
         """The script for all its twins at once, and plain updates. Returns what the script did."""
         with ThreadPoolExecutor() as pool:
             names = [name_of(story, SCRIPT) for story in some]
-            path = f"{self.recorder}:{self.manager.environment['PATH']}"
-            result = pool.submit(self.manager.script, *names, PATH=path)
+            result = pool.submit(self.manager.script, *names)
             # The script has to log in before: about the same moment.
             time.sleep(1)
             list(pool.map(self.update, [name_of(story, PLAIN) for story in some]))
@@ -194,7 +198,10 @@ class Walk:
         option, mark, image = word.partition("@")
         if mark:
             return f"{option}{self.images[mark + image]}"
-        return word.replace("NAME", name).replace("PORT", str(port))
+        own = {"NAME": name, "PORT": str(port), "FOLDER": str(self.needed)}
+        for placeholder, value in own.items():
+            word = word.replace(placeholder, value)
+        return word
 
     def docker(self, argv, config=None):
         """Run the client; again if swarm itself changed the service at the same moment."""
@@ -216,9 +223,11 @@ class Walk:
         return next(node for node in self.lab.nodes if node.name == name)
 
     def happen(self, kind, name):
-        """A node goes, or comes back."""
-        node = self.node(name)
-        if kind in ("lose", "find"):
+        """A node goes, or comes back; or the file does that tasks need at their start."""
+        if name == stories.FILE:
+            (self.needed / "file").write_text({"empty": "", "fill": "full"}[kind])
+        elif kind in ("lose", "find"):
+            node = self.node(name)
             # Cut off: an engine that was killed takes a second for each of its containers to start.
             action, state = {"lose": ("add", "down"), "find": ("del", "ready")}[kind]
             node.ip(f"route {action} blackhole {self.manager.address}/32")
@@ -235,7 +244,7 @@ class Walk:
         return self.lab.node_info(node)["Status"]["State"]
 
     def clear(self):
-        """Bring back the nodes, then remove the services: so nothing is left of their tasks."""
+        """Bring back what went, then remove the services: so nothing is left of their tasks."""
         for name, kind in list(self.away.items()):
             self.happen(stories.back_from(kind), name)
         Case(self.lab, None).end()
@@ -283,7 +292,8 @@ class Ending:
     category: str = ""
     text: str = ""
     said: stories.Said = field(default_factory=stories.Said)
-    record: dict = field(default_factory=dict)  # see recording.py
+    counts: dict = field(default_factory=dict)  # {twin: Count}
+    record: dict = field(default_factory=dict)  # what docker showed: see recording.py
 
     @classmethod
     def of(cls, story, before, after, result):
@@ -297,7 +307,7 @@ class Ending:
         text += [f"  script: {name} refreshed"] if said.is_refreshed else []
         for twin in TWINS:
             text += describe(name_of(story, twin), counts[twin], before, after)
-        return cls(story, stories.judge(said, counts), "\n".join(text), said)
+        return cls(story, stories.judge(said, counts), "\n".join(text), said, counts)
 
     @property
     def is_bad(self):
@@ -363,6 +373,7 @@ class Run:
             titles = {
                 "engine": self.programs["engine"],
                 "session": f"{session.seed}/{session.number}",
+                "script": hashlib.sha256(labs.SCRIPT.read_bytes()).hexdigest(),
             }
             recording.append(self.record, titles, endings)
         said = ", ".join(f"{each.story.number} {each.category or 'not alike'}" for each in endings)
@@ -401,8 +412,8 @@ class Run:
         doubted = [ending.story for _, ending in self.doubted]
         sure = [ending for _, ending in self.endings if ending.story not in doubted]
         categories = [ending.category for ending in sure if ending.category]
-        not_alike = sum(not ending.category for ending in sure)
-        return stories.summary(categories, not_alike, len(doubted))
+        bare = sum(bool(ending.category) and ending.story.is_bare for ending in sure)
+        return stories.summary(categories, bare, len(sure) - len(categories), len(doubted))
 
 
 def report(session, ending):
