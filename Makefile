@@ -29,7 +29,7 @@ demo:  ## see the script at work in a pretend swarm; needs Python, and sh or PyP
 	@python=$$(test -e .venv/sh && echo .venv/bin/python || echo $(PYTHON)) && $$python tests/demo/demo.py
 
 test: .venv/ready  ## every test that needs no root
-	.venv/bin/python -m pytest -q -n auto tests/fake $(OPTIONS)
+	.venv/bin/python -m pytest -q -n auto tests --ignore tests/real $(OPTIONS)
 
 matrix: .venv/ready  ## those that depend on it with each Python and each sh that is to be had
 	.venv/bin/python tests/matrix.py

@@ -219,7 +219,7 @@ POLICY = (
     ("a job", LEFT, "", True, "it is a job, and would run again"),
     ("of an unknown mode", HELD, "rollout", True, "this version does not know its mode, {0.mode}"),
     ("not understood", HELD, "rollout", True,
-     "the docker client predates the engine, and would drop {0.dropped} -> update it"),
+     "the docker client predates the engine and would drop {0.dropped} -> update the client"),
     ("without a tag", HELD, "rollout", True,
      f"its image has neither tag nor digest; an update would deploy {{0.image}}:latest {TAG_IT}"),
     ("amid a rollout", HELD, "rollout", True,

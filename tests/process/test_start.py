@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from pretend.calls import LIST, REGION, UPDATE, Run
+from pretend.calls import REGION, UPDATE, Run
 from pretend.services import ECR, login_opens
 from pretend.swarm import ECR_US, PretendSwarm
 from stubs import Stubs
@@ -109,7 +108,7 @@ def test_a_machine_that_cannot_start_the_next_program(
     outcome = run()
 
     assert (outcome.status, outcome.refreshed) == (0, ["web"])
-    assert "BlockingIOError(11, " in outcome.stderr
+    assert "BlockingIOError: [Errno 11] " in outcome.stderr
 
 
 # xargs

@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_addoption(parser):
-    text = "write what the engines did into the table of tests/README.md"
+    text = "write what the engines did into the table of tests/RESULTS.md"
     parser.addoption("--write-table", action="store_true", help=text)
 
 
@@ -74,7 +74,7 @@ def pytest_terminal_summary(terminalreporter, config):
     for line in lines:
         terminalreporter.write_line(line)
     if config.stash.get(OUTDATED, False):
-        text = "FAILED: tests/README.md says something else; to mend it: make e2e OPTIONS=--write-table"
+        text = "FAILED: tests/RESULTS.md says something else; to mend it: make e2e OPTIONS=--write-table"
         terminalreporter.write_line(text, red=True)
 
 

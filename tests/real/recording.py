@@ -3,7 +3,7 @@
 A recorded story can be told to any later script without a swarm: what docker showed right before the
 script ran is asked of the walk's own client, and all of it, whatever the script of today asks for.
 What the plain update did to its twin says what any decision would have come to. See
-tests/fake/test_recorded.py, whose stories are made of what the walk has recorded by
+tests/unit/test_recorded.py, whose stories are made of what the walk has recorded by
 
     python tests/real/recording.py FILES
 """
@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
-RECORDED = TESTS / "fake" / "recorded.jsonl.gz"
+RECORDED = TESTS / "unit" / "recorded.jsonl.gz"
 GOOD = ("right", "foreseen", "in vain", "waits")
 JSON = ("--format", "{{json .}}")
 

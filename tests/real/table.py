@@ -5,7 +5,7 @@ from pathlib import Path
 
 from case import NOTHING, SCRIPT, SEED
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+RESULTS = Path(__file__).resolve().parents[1] / "RESULTS.md"
 BLOCK = re.compile("(?s)(<!-- suite begin -->\n)(.*?)(<!-- suite end -->)")
 PROPERTY = "what the engine did"  # a property of a test's report, so that it comes from any process
 
@@ -52,7 +52,7 @@ def rows(reports):
 
 
 def lines(reports, is_for_readme=False):
-    """The table; the README has the cases that were tried with the loop, too."""
+    """The table; the RESULTS has the cases that were tried with the loop, too."""
     body = [row for row in rows(reports) if not is_for_readme or row[1] != "-"]
     if not body:
         return []
@@ -67,17 +67,17 @@ def lines(reports, is_for_readme=False):
 
 
 def written():
-    """The lines that the README has."""
-    return BLOCK.search(README.read_text()).group(2).strip().splitlines()
+    """The lines that the RESULTS has."""
+    return BLOCK.search(RESULTS.read_text()).group(2).strip().splitlines()
 
 
 def write(seen):
     text = "\n".join(["", *seen, "", ""])
-    README.write_text(BLOCK.sub(lambda found: found[1] + text + found[3], README.read_text()))
+    RESULTS.write_text(BLOCK.sub(lambda found: found[1] + text + found[3], RESULTS.read_text()))
 
 
 def is_outdated(seen, has_skipped):
-    """Whether the README says something else; rows of engines that were not to be had are kept."""
+    """Whether the RESULTS says something else; rows of engines that were not to be had are kept."""
     seen, said = without_engines(seen), without_engines(written())
     return not seen <= said if has_skipped else seen != said
 

@@ -85,7 +85,7 @@ def test_a_run_with_names(run: Run, swarm: PretendSwarm) -> None:
         "web refreshed",
         (
             "1 login, 1 refreshed, 1 held back too long, 1 failed in N seconds; failed: nix:"
-            f" {NO_SUCH}"
+            f" {NO_SUCH}; {STUCK}"
         ),
     ]
 
@@ -157,7 +157,8 @@ def test_a_refresh_without_a_login(run: Run, swarm: PretendSwarm, home: Any) -> 
 
     refused = (
         f"docker holds no valid login to {ECR_US}: docker login {ECR_US} failed with exit status 1:"
-        " error: cannot perform an interactive login from a non-TTY device"
+        " error: cannot perform an interactive login from a non-TTY device -> log in, or leave out"
+        " --refresh-only"
     )
     assert run("--refresh-only").lines == [
         HEADLINE,
@@ -197,10 +198,10 @@ def test_a_failure_of_many_services(run: Run, programs: Answers, swarm: PretendS
     )
     assert run().lines == [
         HEADLINE,
-        f"30 services failed; next attempt in 1 s: {reason}",
-        "30 services failed again; next attempt in 3 s",
-        "30 services failed again; next attempt in 9 s",
-        f"30 failed in N seconds; failed: 30 services: {reason}",
+        f"web-00, web-01, web-02 and 27 more failed; next attempt in 1 s: {reason}",
+        "web-00, web-01, web-02 and 27 more failed again; next attempt in 3 s",
+        "web-00, web-01, web-02 and 27 more failed again; next attempt in 9 s",
+        f"30 failed in N seconds; failed: web-00, web-01, web-02 and 27 more: {reason}",
     ]
 
 

@@ -202,7 +202,7 @@ def test_what_cost_the_whole_run(
     outcome = run()
 
     assert (outcome.status, outcome.refreshed) == (1, ["web"])
-    assert "; failed: odd: docker shows " in outcome.last_line
+    assert "; failed: odd: docker's output is unexpected" in outcome.last_line
     assert is_untouched(swarm, "odd")
     assert max(map(len, outcome.lines)) < 1500
 
@@ -219,7 +219,7 @@ def test_a_line_of_the_list_that_cannot_be_read(
     outcome = run()
 
     assert (outcome.status, outcome.refreshed) == (1, [])
-    assert "; failed: docker shows what cannot be read, or" in outcome.last_line
+    assert "; failed: docker's output is unexpected, or" in outcome.last_line
 
 
 @pytest.mark.parametrize(
@@ -312,8 +312,8 @@ def test_tasks_that_are_reaped_meanwhile_cost_nothing(
 # The last look
 
 UNFORESEEN = (
-    "restarts: its tasks are being replaced, which could not be foreseen; likely, after an engine"
-    " upgrade, docker writes an unchanged spec differently"
+    "restarts: its tasks are being replaced, which could not be foreseen; likely cause: after an"
+    " engine upgrade docker writes the same spec differently"
 )
 
 

@@ -22,7 +22,7 @@ Reason = Callable[[str], str]
 LEFT, HELD, TOO_LONG, FAILED = "left alone: ", "held back: ", "held back too long: ", "failed: "
 STATUSES = {LEFT: 0, HELD: 0, TOO_LONG: 3, FAILED: 1}
 
-UNREADABLE = "docker shows what cannot be read, or "
+UNREADABLE = "docker's output is unexpected, or "
 NO_TAG = {"image": f"{ECR}/app", "has_digest": False}
 UNKNOWN_MODE = {"mode": "replicated thing", "inspect": {"Spec.Mode": {"ReplicatedThing": {}}}}
 UPDATING = {**PAUSED, "rollout": "updating"}
@@ -319,7 +319,7 @@ def test_a_client_that_is_older_than_the_engine(run: Run, swarm: PretendSwarm) -
     outcome = run()
 
     assert (outcome.status, outcome.refreshed) == (0, ["web"])
-    text = "tuned held back: the docker client is older than the engine"
+    text = "tuned held back: the docker client predates the engine"
     [line] = [line for line in outcome.lines if line.startswith(text)]
     for word in ("OomScoreAdj", "Healthcheck", "1.41", "1.55", " -> update the client"):
         assert word in line

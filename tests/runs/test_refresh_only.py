@@ -95,7 +95,7 @@ def test_each_registry_is_proven_once_before_its_first_update(
     ids[swarm.service("us")["id"]] = ECR_US
     for host in (ECR, ECR_US):
         [proof] = [call for call in proofs(programs) if call.argv[-1] == host]
-        first = [call for call in programs.calls_of(*UPDATE) if ids[call.argv[-1]] == host][0]
+        first = next(call for call in programs.calls_of(*UPDATE) if ids[call.argv[-1]] == host)
         assert programs.calls.index(proof) < programs.calls.index(first)
         assert proof.stdin == b""
 

@@ -344,7 +344,7 @@ def test_a_login_for_deploys_that_fails_is_a_warning(
     assert outcome.status == 0
     [line] = outcome.lines
     assert line == (
-        f"Deploys from this host may send no valid login to {ECR}: Docker login failed for {ECR}:"
+        f"Deploys from this host may lack a valid login: Docker login failed for {ECR}:"
         " docker login failed with exit status 1: no space left on device"
     )
     assert holders_of_dead_logins(web) == []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import gc
 import importlib
 import json
 import os
@@ -99,6 +100,7 @@ class Judge:
         """In place of the tests: share the mutants among as many processes as there are processors."""
         self.items = list(session.items)
         assert not self.failing_test(session, ""), "a test fails without any mutant"
+        gc.freeze()  # what is here stays, and is not looked through again in each process
         shares = os.cpu_count() or 1
         processes = [self.start(session, number, shares) for number in range(shares)]
         for process in processes:
@@ -151,6 +153,7 @@ def choose(mutant: str) -> None:
     """Let this mutant take the place of its function, within bounds, and in silence."""
     from mutmut.mutation.trampoline import set_mutant_under_test
 
+    gc.disable()
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.dup2(null, 2)

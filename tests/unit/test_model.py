@@ -126,6 +126,8 @@ SLOTS = [
     case("", *[f"Running@n{n}" for n in range(11)], "Shutdown@x", replicas=11, **ONE_SHOT),
     case("stops 12, repeats 13", *[f"Running@n{n}" for n in range(12)], "Shutdown@x", replicas=12,
          **ONE_SHOT),
+    case("stops 12 12a, hurries 13 13a", *[f"Running@n{n}" for n in range(11)],
+         ["Running", "Running"], ["Pending", "Pending"], replicas=12),
     # a scale-down under way
     case("stops 2 3", "Running@a", "Running@b", "Running@c", replicas=1),
     case("stops 1 2", "Running@a", "Running@b", replicas=0),

@@ -424,12 +424,12 @@ def of_a_newer_engine(**sent: Any) -> script.Service:
 def test_settings_that_the_client_would_drop() -> None:
     service = of_a_newer_engine(OomScoreAdj=5, Healthcheck={"StartInterval": 1, "Retries": 0})
     reason = (
-        "the docker client predates the engine, and would drop"
+        "the docker client predates the engine and would drop"
         " TaskTemplate.ContainerSpec.Healthcheck, TaskTemplate.ContainerSpec.Healthcheck.StartInterval"
         f", TaskTemplate.ContainerSpec.OomScoreAdj{VERSIONS}"
     )
 
-    assert decided(service) == (HELD, f"{reason} -> update it")
+    assert decided(service) == (HELD, f"{reason} -> update the client")
     assert decided(service, all_services=True) == (FORCED, f"although {reason}")
 
 
