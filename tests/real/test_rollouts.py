@@ -33,7 +33,7 @@ def hourly_runs(case, healthy, status=0):
         result = case.refresh()
         assert result.returncode == status, result
         if case.way == SEED:
-            wait_until(lambda: have_gone_on(case, healthy), "tasks are lost, or it pauses again")
+            case.seen(lambda: have_gone_on(case, healthy))
             if all(is_lost(case, healthy, name) for name in healthy):
                 break
     return result

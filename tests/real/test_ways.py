@@ -38,7 +38,7 @@ def test_the_readmes_commands_lead_to_a_refreshed_service(machine: Machine) -> N
     install = f"cd {SOURCE}\n{readme_block('apt-get install python3-sh')}"
     installed = machine.run("sh", "-euc", install, AWS_CA_BUNDLE=CERTIFICATE)
     page = " ".join((PROJECT / "README.md").read_text().split())
-    [see] = re.findall(r"To see at once that it works: `(.*?)`, then `(.*?)`", page)
+    [see] = re.findall(r"To test it right away: `(.*?)`, then `(.*?)`", page)
     seen = machine.run("sh", "-euc", "\n".join(see))
     # then
     assert "web will be refreshed: it pulls from ECR" in installed
