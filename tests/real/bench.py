@@ -18,8 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable, NamedTuple
 
-import registries
-from lab import OTHER_REGION, REGION, SCRIPT, Lab, Node, ecr_host, wait_until
+from lab import OTHER_REGION, REGION, SCRIPT, Lab, Node, ecr_host, registries, wait_until
 
 THIRD_REGION = "ap-southeast-2"
 UPDATE = "docker service update -d -q --with-registry-auth"

@@ -8,7 +8,7 @@ import time
 import pytest
 import stories
 import walk
-from engines import Unavailable
+from lab.engines import Unavailable
 from stories import (
     ALONE,
     FORESEEN,
