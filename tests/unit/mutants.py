@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import functools
 import gc
 import importlib
 import json
@@ -47,11 +48,8 @@ def main() -> int:
     mutated = make_mutants((ROOT / f"{NAME}.py").read_text())
     Path(f"{NAME}.py").write_text(mutated)
     names = sorted(set(re.findall(r"\bx\S*__mutmut_[0-9]+", mutated)))
-    wanted = [name for name in names if not sys.argv[1:] or name.startswith(tuple(sys.argv[1:]))]
-    judge = Judge(wanted)
-    paths = sorted(map(str, Path("unit").glob("test_*.py")))
-    # The images have tests of their own, by random examples, which take long.
-    tests = [path for path in paths if not path.endswith(("test_images.py", "test_page.py"))]
+    judge = Judge([name for name in names if re.match("|".join(sys.argv[1:]), name)])
+    tests = [f"unit/test_{each}.py" for each in ("words", "model", "policy", "documents")]
     pytest.main(["-q", "-s", "-p", "no:cacheprovider", *tests], plugins=[judge])
     return report(mutated, judge.found)
 
@@ -92,14 +90,15 @@ class Judge:
     """A plugin of pytest that runs the tests once for each mutant."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        self.names = names
+        self.names = names  # of the mutants
         self.found: dict[str, str] = {}  # by the mutant: the test that found it, or ""
+        self.callers: dict[str, set[pytest.Item]] = {}  # of a function: the tests that come to it
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """In place of the tests: share the mutants among as many processes as there are processors."""
         self.items = list(session.items)
-        assert not self.failing_test(session, ""), "a test fails without any mutant"
+        self.run_without_mutants(session)
         gc.freeze()  # what is here stays, and is not looked through again in each process
         shares = os.cpu_count() or 1
         processes = [self.start(session, number, shares) for number in range(shares)]
@@ -109,6 +108,19 @@ class Judge:
             for line in Path(f"found-{number}").read_text().splitlines():
                 self.found.update(json.loads(line))
         return True
+
+    def run_without_mutants(self, session: pytest.Session) -> None:
+        """Note which tests come to which function."""
+        functions = {name.partition("__mutmut_")[0] for name in self.names}
+        for function in functions:
+            self.callers[function] = set()
+            put_in_place(f"{function}__mutmut_orig", self.callers[function])
+        for item in self.items:
+            Called.test = item
+            session.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+        assert not session.testsfailed, "a test fails without any mutant"
+        for function in functions:
+            put_in_place(f"{function}__mutmut_orig")
 
     def start(self, session: pytest.Session, number: int, shares: int) -> int:
         """Start a process that judges its share of the mutants. Returns its number."""
@@ -128,7 +140,7 @@ class Judge:
             os.close(reader)
             try:
                 choose(mutant)
-                os.write(writer, (self.first_failure(session) or "").encode())
+                os.write(writer, self.first_failure(session, mutant).encode())
             except BaseException as error:  # noqa: BLE001 (whatever it is, it was noticed)
                 os.write(writer, repr(error).encode()[:1000])
             os._exit(0)
@@ -139,31 +151,55 @@ class Judge:
         self.items.sort(key=lambda item: item.nodeid != failing)
         return failing or (f"ended by signal {status}" if status else "")
 
-    def first_failure(self, session: pytest.Session) -> str | None:
-        """Run the tests up to the first that fails."""
-        before = session.testsfailed
+    def first_failure(self, session: pytest.Session, mutant: str) -> str:
+        """Run the tests that come to the function, up to the first that fails. Returns that, or ""."""
+        # A table is made once, before all tests.
+        callers = self.callers[mutant.partition("__mutmut_")[0]] or set(self.items)
         for item in self.items:
-            session.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
-            if session.testsfailed > before:
+            if item in callers:
+                session.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+            if session.testsfailed:
                 return item.nodeid
-        return None
+        return ""
+
+
+class Called:
+    """A function that notes which test comes to it."""
+
+    test: pytest.Item | None = None
+
+    def __init__(self, function: Any, callers: set[Any]) -> None:
+        self.function, self.callers = function, callers
+
+    def __call__(self, *words: Any, **named: Any) -> Any:
+        self.callers.add(Called.test)
+        return self.function(*words, **named)
+
+    def __get__(self, instance: Any, owner: Any) -> Any:
+        return functools.partial(self, instance)
 
 
 def choose(mutant: str) -> None:
     """Let this mutant take the place of its function, within bounds, and in silence."""
-    from mutmut.mutation.trampoline import set_mutant_under_test
-
     gc.disable()
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.dup2(null, 2)
     resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
     signal.alarm(600)
-    set_mutant_under_test(f"{NAME}.{mutant}" if mutant else "")
+    put_in_place(mutant)
+
+
+def put_in_place(mutant: str, callers: set[Any] | None = None) -> None:
+    """Let a function be this one, without mutmut's own switch, which takes most of the time."""
     script = importlib.import_module(NAME)
-    table = re.match("x_make_table_(.+)__mutmut_", mutant)
-    if table:
-        setattr(script, table[1], getattr(script, f"make_table_{table[1]}")())
+    # x_function, or xǁClassǁmethod
+    *owners, name = mutant.partition("__mutmut_")[0].replace("x_", "xǁ", 1).split("ǁ")[1:]
+    owner = getattr(script, owners[0]) if owners else script
+    function = getattr(owner, mutant)
+    setattr(owner, name, function if callers is None else Called(function, callers))
+    if name.startswith("make_table_"):
+        setattr(script, name[len("make_table_") :], function())
 
 
 def report(mutated: str, found: dict[str, str]) -> int:

@@ -51,7 +51,7 @@ A_DEPLOY = {"TaskTemplate.ContainerSpec.Env": OLDER}
 A_REFRESH: Document = {}
 PORTS = {"EndpointSpec.Ports": [{"TargetPort": 80}]}
 
-NOW = datetime(2026, 11, 26, 12, 0, 0, 500000, tzinfo=timezone.utc)
+NOW = datetime(2026, 11, 26, 12, tzinfo=timezone.utc)
 
 TASK = re.compile(r"([A-Z]\w+)( [^/@*~<-]+)?(/\w+)?(@\w+)?([*~<-]?)")
 
