@@ -301,9 +301,9 @@ class Programs:
 
     def stop(self, number: int, _frame: Any) -> None:
         """Handle a signal: start nothing more, end what runs, say nothing more."""
-        self.stopped_by = number
         log.warning("Stopped by %s; the next run does the rest", signal.Signals(number).name)
         log.disabled = True
+        self.stopped_by = number
         self.pass_on()
 
     def pass_on(self) -> None:
