@@ -30,7 +30,7 @@ FACTS: dict[str, Any] = {
     "others": "Complete",  # the tasks that do not run, as in `slots`
     "past": (),  # the ends of each slot's former tasks, which had another image
     # Instead of these three: slot by slot its tasks, the newest first, or one task alone, in the
-    # language of new_task: ["Pending 7 hours", "Rejected"].
+    # language of parts_of: ["Pending 7 hours", "Rejected"].
     "slots": None,
     "scaled_to": None,  # the replicas, if there are more slots: they are left over
     "restart": "any",
@@ -120,25 +120,33 @@ def new_slots(service: Service) -> list[list[Task]]:
 
 
 def new_task(seed: str, slot: int, image: str, text: str) -> Task:
-    """A task, by a text: its state, with "STATE AGE" as docker writes it; then "*" if it is of an
-    older spec, "/DESIRED" and "@NODE" (a number) where they are not as usual: "Running",
-    "Pending 7 hours", "Running*@2", "Complete/Remove".
+    """A task, by a text in the language of parts_of; a node is a number, and the mark is "*" if it
+    is of an older spec.
     """
-    found = re.fullmatch(r"(\S+?)( [^/@*]+)?(\*)?(/\w+)?(@\d)?", text)
-    assert found, text
-    state, age, _, desired, node = (part or "" for part in found.groups())
+    state, age, desired, node, _ = parts_of(text)
     is_over = state in OVER
     usual = {"Ready": "Ready", "Remove": "Remove"}.get(state, "Shutdown" if is_over else "Running")
     return {
         "id": made_up_id(seed),
         "slot": slot,
-        "node": int(node[1:] or slot),
+        "node": int(node or slot),
         "image": image,
         "state": state,
-        "since": age[1:] or "2 hours",
-        "created": moment(hours_of(age[1:] or "2 hours")),
-        "desired": desired[1:] or usual,
+        "since": age or "2 hours",
+        "created": moment(hours_of(age or "2 hours")),
+        "desired": desired or usual,
     }
+
+
+def parts_of(text: str) -> list[str]:
+    """What a text says of a task, in all tests: its state, its age as docker writes it, its desired
+    state and its node where they are not as usual, and a mark: "Running", "Pending 7 hours",
+    "Complete/Remove", "Running@2*". What is not said is "".
+    """
+    found = re.fullmatch(r"(\w+)( [^/@*~<-]+)?(/\w+)?(@\w+)?([*~<-]?)", text)
+    assert found, text
+    state, age, desired, node, mark = (part or "" for part in found.groups())
+    return [state, age[1:], desired[1:], node[1:], mark]
 
 
 def hours_of(age: str) -> float:

@@ -82,7 +82,7 @@ def test_what_hangs_is_killed_with_its_child(
     stubs: Stubs, starter: Any, constants: Callable[..., None]
 ) -> None:
     """Be they deaf to SIGTERM."""
-    constants(KILL_SECONDS=0.2)
+    constants(TIMEOUT=("--foreground", "--kill-after=0.2"))
     stubs.answer("docker", "info", stdout="so far", orders=["ignore-sigterm", "child", "hang"])
 
     # Time for the stub to come so far, on a machine that is busy.

@@ -3,7 +3,7 @@
 The documents are those that docker prints: in Spec each default is filled in; PreviousSpec and the
 specs of tasks are as swarm stores them, without; "Runtime" is shown of the former alone.
 
-A task is written as its state, with its age as docker writes it, then what is not as usual:
+A task is written as in all tests, see pretend.services.parts_of; here there are more marks:
 
     "Preparing 7 hours", "Running/Shutdown", "Running@a"  its age, its desired state, its node
     "Running*"    it has an older spec: the former one, if that is another one for tasks
@@ -20,11 +20,12 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any, Union
 from unittest import mock
+
+from pretend.services import parts_of
 
 import ecr_swarm_login as script
 
@@ -52,8 +53,6 @@ A_REFRESH: Document = {}
 PORTS = {"EndpointSpec.Ports": [{"TargetPort": 80}]}
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=timezone.utc)
-
-TASK = re.compile(r"([A-Z]\w+)( [^/@*~<-]+)?(/\w+)?(@\w+)?([*~<-]?)")
 
 
 def moment(hours: float) -> str:
@@ -167,19 +166,17 @@ class Shown:
 
     def add(self, slot: int, key: str, text: str) -> None:
         """A task, as docker service ps and docker inspect show it."""
-        found = TASK.fullmatch(text)
-        assert found, text
-        state, age, desired, node, mark = (part or "" for part in found.groups())
+        state, age, desired, node, mark = parts_of(text)
         usual = "Running" if state in (*PREPARING, *SERVING) else "Shutdown"
         is_global = self.mode == "Global"
         self.rows.append({
-            "CurrentState": f"{state}{age or ' 2 hours'} ago",
-            "DesiredState": desired[1:] or usual,
+            "CurrentState": f"{state} {age or '2 hours'} ago",
+            "DesiredState": desired or usual,
             "Error": "",
             "ID": key,
             "Image": self.spec["TaskTemplate"]["ContainerSpec"]["Image"],
             "Name": f"{self.key}.{'n' if is_global else ''}{slot}",
-            "Node": node[1:] or (f"n{slot}" if is_global else f"node{key}"),
+            "Node": node or (f"n{slot}" if is_global else f"node{key}"),
         })  # fmt: skip
         changes = {
             "*": self.older,
