@@ -1441,7 +1441,7 @@ def program_environment() -> dict[str, str]:
     """What all programs find in their environment."""
     # Not the current folder, which an empty element stands for.
     path = [each for each in os.environ.get("PATH", os.defpath).split(":") if each.startswith("/")]
-    given = {name: value for name, value in os.environ.items() if name != "DOCKER_API_VERSION"}
+    given = {name: value for name, value in os.environ.items() if name != UNSET}
     # Cron's lacks where aws may be.
     return {**given, **ENVIRONMENT, "PATH": ":".join([*path, "/usr/local/bin", "/snap/bin"])}
 
