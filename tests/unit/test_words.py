@@ -306,6 +306,20 @@ def test_a_service_is_refreshed(run: script.Run, said: Said) -> None:
 ALARMS = "1 held back too long, 1 failed in 2.2 seconds"
 
 
+def test_what_happens_to_a_service_is_said_once(run: script.Run, said: Said) -> None:
+    script.conclude(run, "web", (script.HELD, "its rollout is paused"))
+    script.conclude(run, "web", (script.HELD, "its rollout is paused"))
+
+    assert len(said.lines()) == 1
+
+
+def test_whatever_went_wrong_with_a_service_before_is_over(run: script.Run, said: Said) -> None:
+    run.problems = {"web": Problem("no"), "api": Problem("no")}
+    script.conclude(run, "web", (script.REFRESHED, ""))
+
+    assert list(run.problems) == ["api"]
+
+
 def test_an_alarm_is_for_the_last_line(run: script.Run, said: Said) -> None:
     script.conclude(run, "web", (script.OVERDUE, "its rollout is paused"))
     script.conclude(run, "api", (script.FAILED, "finished tasks would start"))
