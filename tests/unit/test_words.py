@@ -406,6 +406,16 @@ def test_a_name_that_no_terminal_takes_for_a_command(run: script.Run, said: Said
     assert ended(run, said)[2] == "1 failed in 2.2 seconds; failed: web [31m: no"
 
 
+def test_four_reasons(run: script.Run, said: Said) -> None:
+    run.problems = {name: Problem(f"as {name}") for name in "abcd"}
+    script.end(run)
+
+    assert [text for _, text in said.lines()] == [
+        "failed: d: as d",
+        "4 failed in 2.2 seconds; failed: a: as a; b: as b; c: as c; see above for more",
+    ]
+
+
 def test_more_than_three_reasons(run: script.Run, said: Said) -> None:
     run.problems = {name: Problem(f"as {name}") for name in "abcde"}
 
