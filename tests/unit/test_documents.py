@@ -753,6 +753,16 @@ def test_a_service_that_docker_shows_for_another_is_a_failure() -> None:
         script.look(Docker(shown), "", [script.Row("id", "web", ECR)])
 
 
+def test_all_that_docker_shows_is_named() -> None:
+    docker = Docker(
+        Shown("Running", name="other", key="id"), Shown("Running", name="api", key="id2")
+    )
+    rows = [script.Row("id", "web", ECR), script.Row("id2", "api", ECR)]
+
+    with pytest.raises(Problem, match="^docker shows api, other for ID id, id2$"):
+        script.look(docker, "", rows)
+
+
 def test_a_service_that_docker_does_not_show_is_a_failure() -> None:
     rows = [script.Row("id", "web", ECR), script.Row("gone", "api", ECR)]
 

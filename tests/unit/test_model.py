@@ -79,6 +79,8 @@ STATES = [
     case("", "Failed/Running"),
     case("heals 1", "Rejected/Ready"),
     case("heals 1", "Rejected/Running", **ON_FAILURE),
+    # Of tasks that are over the newest alone counts.
+    case("repeats 1", ["Complete", "Failed"], **ONE_SHOT),
     # Swarm has given up what is about to start.
     *[case("", f"{state}/Shutdown") for state in PREPARING],
 ]

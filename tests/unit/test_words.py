@@ -306,6 +306,20 @@ def test_a_service_is_refreshed(run: script.Run, said: Said) -> None:
 ALARMS = "1 held back too long, 1 failed in 2.2 seconds"
 
 
+def test_what_happens_to_a_service_is_said_once(run: script.Run, said: Said) -> None:
+    script.conclude(run, "web", (script.HELD, "its rollout is paused"))
+    script.conclude(run, "web", (script.HELD, "its rollout is paused"))
+
+    assert len(said.lines()) == 1
+
+
+def test_whatever_went_wrong_with_a_service_before_is_over(run: script.Run, said: Said) -> None:
+    run.problems = {"web": Problem("no"), "api": Problem("no")}
+    script.conclude(run, "web", (script.REFRESHED, ""))
+
+    assert list(run.problems) == ["api"]
+
+
 def test_an_alarm_is_for_the_last_line(run: script.Run, said: Said) -> None:
     script.conclude(run, "web", (script.OVERDUE, "its rollout is paused"))
     script.conclude(run, "api", (script.FAILED, "finished tasks would start"))
@@ -390,6 +404,16 @@ def test_a_name_that_no_terminal_takes_for_a_command(run: script.Run, said: Said
     run.problems = {"web\x1b[31m": Problem("no")}
 
     assert ended(run, said)[2] == "1 failed in 2.2 seconds; failed: web [31m: no"
+
+
+def test_four_reasons(run: script.Run, said: Said) -> None:
+    run.problems = {name: Problem(f"as {name}") for name in "abcd"}
+    script.end(run)
+
+    assert [text for _, text in said.lines()] == [
+        "failed: d: as d",
+        "4 failed in 2.2 seconds; failed: a: as a; b: as b; c: as c; see above for more",
+    ]
 
 
 def test_more_than_three_reasons(run: script.Run, said: Said) -> None:
