@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[3]
-CACHE = PROJECT / ".cache"
+CACHE = Path(os.path.realpath(PROJECT / ".cache"))  # programs unpacked there know where they lie
 
 # Engine: the Debian release whose docker.io it is. `testing` is the newest to be had. One that
 # Debian has not yet runs, too, if somebody has put its programs into .cache/engine-NAME/usr.
