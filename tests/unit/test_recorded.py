@@ -1,7 +1,8 @@
 """Stories of the walk of twins, told again: what real engines showed, and what is made of it.
 
 What the script says today is judged by what an update did to each story's twin on a real swarm when
-it was recorded. To add stories: tests/real/walk.py, --record, then tests/real/recording.py.
+it was recorded. To add stories: make walk OPTIONS="--record FILE", and then
+python tests/real/walk/recording.py FILE.
 """
 
 from __future__ import annotations

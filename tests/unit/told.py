@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from real.stories import Count, Said, judge_decision
+from real.walk.judging import Count, Said, judge_decision
 
 Story = dict[str, Any]
 

@@ -5,7 +5,7 @@ script ran is asked of the walk's own client, and all of it, whatever the script
 What the plain update did to its twin says what any decision would have come to. See
 tests/unit/test_recorded.py, whose stories are made of what the walk has recorded by
 
-    python tests/real/recording.py FILES
+    python tests/real/walk/recording.py FILES
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import json
 import sys
 from pathlib import Path
 
-TESTS = Path(__file__).resolve().parents[1]
+TESTS = Path(__file__).resolve().parents[2]
 RECORDED = TESTS / "unit" / "recorded.jsonl.gz"
 GOOD = ("right", "foreseen", "in vain", "waits")
 JSON = ("--format", "{{json .}}")
