@@ -33,11 +33,13 @@ from pretend.services import ECR, ONE_SHOT, TOKEN_ONLY
 from pretend.swarm import ECR_US, PretendSwarm, harmed
 from stubs import Stubs
 
+import ecr_swarm_login as script
+
 TERM = signal.SIGTERM
 
 
 @pytest.fixture
-def starters(script: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+def starters(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """The object that starts all programs, as soon as there is one."""
     found: list[Any] = []
     begin = script.Programs.begin_try
@@ -126,7 +128,7 @@ def test_a_signal_in_the_last_program(
 
 
 def test_many_signals_at_many_moments(
-    run: Run, stubs: Stubs, swarm: PretendSwarm, script: Any, monkeypatch: pytest.MonkeyPatch
+    run: Run, stubs: Stubs, swarm: PretendSwarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """None is lost, however soon after the start of a program it comes: the run ends soon.
 
@@ -153,7 +155,7 @@ def test_many_signals_at_many_moments(
 
 
 def test_a_signal_while_a_program_starts(
-    run: Run, stubs: Stubs, web: PretendSwarm, script: Any, monkeypatch: pytest.MonkeyPatch
+    run: Run, stubs: Stubs, web: PretendSwarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # It comes when the program runs, but is not yet known to be one that a signal ends.
     class Late(set):  # type: ignore[type-arg]
@@ -231,11 +233,11 @@ def test_a_signal_in_a_pause(
     stubs: Stubs,
     swarm: PretendSwarm,
     starters: list[Any],
-    constants: Any,
+    monkeypatch: pytest.MonkeyPatch,
     seconds: int,
 ) -> None:
     """Before the next attempt, or before the next of --tries."""
-    constants(PAUSES=(3,) * (seconds == 3))
+    monkeypatch.setattr(script, "PAUSES", (3,) * (seconds == 3))
     swarm.add("web")
     (stubs.bin / "sleep").unlink()
     stubs.program("sleep")

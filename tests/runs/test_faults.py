@@ -32,6 +32,8 @@ from pretend.services import ECR
 from pretend.swarm import ECR_US, PretendSwarm
 from pretend.texts import OF_THE_DAEMON, TEXTS
 
+import ecr_swarm_login as script
+
 
 class Scene(NamedTuple):
     """What a fault may break."""
@@ -186,10 +188,10 @@ TABLE = [
 
 @pytest.fixture
 def scene(
-    programs: Answers, swarm: PretendSwarm, home: Path, constants: Callable[..., None]
+    programs: Answers, swarm: PretendSwarm, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Scene:
     """Two services, of two registries: what hangs for one moves the clock of both."""
-    constants(STALE_SECONDS=10**6)
+    monkeypatch.setattr(script, "STALE_SECONDS", 10**6)
     swarm.add("web")
     swarm.add("us", f"{ECR_US}/app:2")
     return Scene(programs, swarm, home, [])
@@ -280,7 +282,7 @@ def test_nobody_is_refreshed_blindly(
 
 
 def test_a_thing_that_nobody_thought_of_is_one_line(
-    run: Run, scene: Scene, script: Any, monkeypatch: pytest.MonkeyPatch
+    run: Run, scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:
         raise MemoryError("nobody thought of it")

@@ -36,6 +36,8 @@ from pretend.services import (
 )
 from pretend.swarm import PretendSwarm, running
 
+import ecr_swarm_login as script
+
 # Which looks, and when
 
 
@@ -72,9 +74,10 @@ def test_only_services_in_ecr_are_looked_at(
 
 
 def test_each_batch_is_looked_at_right_before_its_updates(
-    run: Run, programs: Answers, swarm: PretendSwarm, constants: Callable[..., None]
+    run: Run, programs: Answers, swarm: PretendSwarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    constants(BATCHES=(2, 1), BATCHES_AT_ONCE=1)
+    monkeypatch.setattr(script, "BATCHES", (2, 1))
+    monkeypatch.setattr(script, "BATCHES_AT_ONCE", 1)
     add_all(swarm, 6)
 
     run()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pretend.calls import (
@@ -21,6 +20,8 @@ from pretend.logins import EXPIRED
 from pretend.runner import Answers
 from pretend.services import ECR, PAUSED, login_opens
 from pretend.swarm import ECR_US, PretendSwarm
+
+import ecr_swarm_login as script
 
 # Services by name
 
@@ -250,9 +251,7 @@ USAGE = [
 
 
 @pytest.mark.parametrize("arguments, says", USAGE)
-def test_usage(
-    script: Any, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
-) -> None:
+def test_usage(capsys: pytest.CaptureFixture[str], arguments: list[str], says: str) -> None:
     with pytest.raises(SystemExit) as ended:
         script.parse([*arguments])
 

@@ -24,6 +24,8 @@ from pretend.services import ECR
 from pretend.swarm import ECR_US, PretendSwarm
 from pretend.texts import TEXTS
 
+import ecr_swarm_login as script
+
 KEYS_OF_A_LOGIN = ("{}", "https://{}", "http://{}", "https://{}/v1/")
 GOOD = login_of("secret-eu-central-1-of-a-person")
 NO_LOGINS: list[Any] = [
@@ -79,10 +81,10 @@ def test_with_the_logins_of_docker_config(
 
 
 def test_each_registry_is_proven_once_before_its_first_update(
-    run: Run, programs: Answers, swarm: PretendSwarm, home: Path, constants: Any
+    run: Run, programs: Answers, swarm: PretendSwarm, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each proof is a request to the registry."""
-    constants(BATCHES=(1,))
+    monkeypatch.setattr(script, "BATCHES", (1,))
     for name in ("web-1", "web-2"):
         swarm.add(name)
     swarm.add("us", f"{ECR_US}/us:1")

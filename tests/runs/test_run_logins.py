@@ -39,6 +39,8 @@ from pretend.services import ECR
 from pretend.swarm import ECR_US, PretendSwarm
 from pretend.texts import TEXTS
 
+import ecr_swarm_login as script
+
 ALL = ["us", "web-1", "web-2"]
 
 
@@ -98,7 +100,6 @@ def test_each_registry_has_a_folder_that_goes(
     ],
 )
 def test_where_the_folder_is(
-    script: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     given: list[str],
@@ -177,7 +178,7 @@ def test_all_registries_are_logged_in_to_side_by_side(
     assert not together.broken
 
 
-def test_the_folder_has_all_but_other_logins(script: Any, home: Path, tmp_path: Path) -> None:
+def test_the_folder_has_all_but_other_logins(home: Path, tmp_path: Path) -> None:
     """Contexts and certificates go on to count."""
     docker_s = home / ".docker"
     (docker_s / "contexts/meta").mkdir(parents=True)
@@ -195,9 +196,7 @@ def test_the_folder_has_all_but_other_logins(script: Any, home: Path, tmp_path: 
     assert (folder.parent, folder.name[: len(ECR)]) == (tmp_path, ECR)
 
 
-def test_a_second_folder_for_a_registry_is_another_one(
-    script: Any, home: Path, tmp_path: Path
-) -> None:
+def test_a_second_folder_for_a_registry_is_another_one(home: Path, tmp_path: Path) -> None:
     """As when the first login failed; docker's own folder need not be there."""
     assert len({script.make_login_folder(str(tmp_path), ECR) for _ in range(3)}) == 3
 

@@ -28,6 +28,8 @@ from pretend.runner import Answers, Call
 from pretend.services import ECR
 from pretend.swarm import PretendSwarm, harmed
 
+import ecr_swarm_login as script
+
 
 def answer_where(
     programs: Answers, beginning: tuple[str, ...], swarm: PretendSwarm, name: str, **answer: Any
@@ -59,7 +61,6 @@ def answer_where(
     ],
 )
 def test_how_long_a_program_may_take(
-    script: Any,
     monkeypatch: pytest.MonkeyPatch,
     seconds_left: float,
     is_stoppable: bool,
@@ -88,7 +89,7 @@ def test_how_long_a_program_may_take(
     assert limits == ([] if limit is None else [pytest.approx(limit)])
 
 
-def test_nothing_is_started_after_a_signal(script: Any, programs: Answers) -> None:
+def test_nothing_is_started_after_a_signal(programs: Answers) -> None:
     starter = script.Programs({})
     starter.stopped_by = 15
 
@@ -134,12 +135,12 @@ def test_a_service_that_docker_cannot_show_costs_nobody_else(
     run: Run,
     programs: Answers,
     swarm: PretendSwarm,
-    constants: Any,
+    monkeypatch: pytest.MonkeyPatch,
     what: tuple[str, ...],
     how: dict[str, Any],
 ) -> None:
     """It is alone in the end, and nobody is updated twice."""
-    constants(BATCHES_AT_ONCE=1)
+    monkeypatch.setattr(script, "BATCHES_AT_ONCE", 1)
     names = add_all(swarm, 4)
     answer_where(programs, what, swarm, "web-00", **how)
 
@@ -151,9 +152,9 @@ def test_a_service_that_docker_cannot_show_costs_nobody_else(
 
 
 def test_updates_that_hang_cost_only_themselves(
-    run: Run, programs: Answers, swarm: PretendSwarm, constants: Any
+    run: Run, programs: Answers, swarm: PretendSwarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    constants(BATCHES_AT_ONCE=1)
+    monkeypatch.setattr(script, "BATCHES_AT_ONCE", 1)
     names = add_all(swarm, 6)
     for name in names[:2]:
         programs.answer(*swarm.update_of(name), orders=["hang"], times=99)
@@ -166,10 +167,10 @@ def test_updates_that_hang_cost_only_themselves(
 
 
 def test_what_the_two_seconds_kept_from_starting_goes_back_into_the_queue(
-    run: Run, programs: Answers, swarm: PretendSwarm, constants: Any
+    run: Run, programs: Answers, swarm: PretendSwarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """11: it is looked at anew with another batch: neither a failure nor a try."""
-    constants(XARGS=("xargs", "-r", "-P1", "-n1"))
+    monkeypatch.setattr(script, "XARGS", ("xargs", "-r", "-P1", "-n1"))
     names = add_all(swarm, 3)
     id_ = swarm.service(names[0])["id"]
     programs.answer(*UPDATE, id_, stdout=f"{id_}\n", orders=["sleep-2.5"])
@@ -191,10 +192,10 @@ def test_what_the_two_seconds_kept_from_starting_goes_back_into_the_queue(
 
 
 def test_slow_updates_are_neither_killed_nor_done_again(
-    run: Run, programs: Answers, swarm: PretendSwarm, constants: Any
+    run: Run, programs: Answers, swarm: PretendSwarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those that have begun within the two seconds have their time."""
-    constants(XARGS=("xargs", "-r", "-P3", "-n1"))
+    monkeypatch.setattr(script, "XARGS", ("xargs", "-r", "-P3", "-n1"))
     names = add_all(swarm, 3)
     for name in names:
         id_ = swarm.service(name)["id"]
@@ -248,9 +249,10 @@ def test_what_is_two_seconds_old_is_not_acted_on(
 
 
 def test_what_is_left_when_the_time_is_over_is_named(
-    run: Run, programs: Answers, swarm: PretendSwarm, constants: Any
+    run: Run, programs: Answers, swarm: PretendSwarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    constants(BATCHES=(1,), BATCHES_AT_ONCE=1)
+    monkeypatch.setattr(script, "BATCHES", (1,))
+    monkeypatch.setattr(script, "BATCHES_AT_ONCE", 1)
     names = add_all(swarm, 9)
     for name in names:
         programs.answer(*swarm.update_of(name), orders=["hang"], times=99)
@@ -283,7 +285,7 @@ def test_each_try_has_the_same_time(run: Run, programs: Any, swarm: PretendSwarm
     assert [round(moments[at + 1] - moments[at]) for at in (0, attempts, 2 * attempts)] == [61] * 3
 
 
-def test_each_service_is_the_first_one_some_time(script: Any) -> None:
+def test_each_service_is_the_first_one_some_time() -> None:
     """So tries that are too short reach all services in the end."""
     random.seed(7)
     run = script.Run(script.parse([]), script.Programs({}), "")
