@@ -32,7 +32,7 @@ RESTARTS = Said(True, (("will be refreshed, which restarts its tasks", "they are
 PULLS = Said(True, (("will be refreshed", "it pulls from ECR"),))
 PULLED = Said(True, (("to be refreshed", "it pulls from ECR"),))  # before version 2.0
 CAME_LATE = Said(True, (("restarts", "the update replaces its tasks"),))
-LEFT = Said(False, (("left alone", "its finished tasks would run again"),))
+SPARED = Said(False, (("left alone", "its finished tasks would run again"),))
 ROLLOUT = Said(False, (("held back", "its rollout is paused"),))
 STARTING = Said(False, (("held back", "its tasks are starting, and would be restarted"),))
 LONG = Said(False, (("held back too long", "its rollout is updating"),))
@@ -54,9 +54,9 @@ TABLE = [
     (CAME_LATE, QUIET, QUIET, QUIET, RIGHT),
     (FORESAW, QUIET, STOPS, STOPS, FORESEEN),
     (FORESAW, QUIET, QUIET, STOPS, IN_VAIN),
-    (LEFT, QUIET, QUIET, STARTS, RIGHT),
-    (LEFT, QUIET, QUIET, QUIET, NEEDLESS),
-    (LEFT, LOOPS, LOOPS, LOOPS, NEEDLESS),
+    (SPARED, QUIET, QUIET, STARTS, RIGHT),
+    (SPARED, QUIET, QUIET, QUIET, NEEDLESS),
+    (SPARED, LOOPS, LOOPS, LOOPS, NEEDLESS),
     (ENDED, QUIET, QUIET, QUIET, NEEDLESS),
     (FAILED, QUIET, QUIET, QUIET, NEEDLESS),
     (Said(), QUIET, QUIET, QUIET, NEEDLESS),
@@ -80,8 +80,8 @@ def test_judging(said, alone, script, plain, category):
         (REFRESHED, QUIET, STOPS, HARM),
         (FORESAW, QUIET, STOPS, FORESEEN),
         (RESTARTS, QUIET, QUIET, IN_VAIN),
-        (LEFT, QUIET, STARTS, RIGHT),
-        (LEFT, QUIET, QUIET, NEEDLESS),
+        (SPARED, QUIET, STARTS, RIGHT),
+        (SPARED, QUIET, QUIET, NEEDLESS),
         (ROLLOUT, QUIET, QUIET, WAITS),
     ],
 )

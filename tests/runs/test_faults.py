@@ -159,10 +159,11 @@ TABLE = [
     Row("no swarm", node_is("none"), f"in N seconds; failed: docker service ls failed with exit status 1: Error response from daemon: {OF_THE_DAEMON['none']}", 1, ""),
     Row("no leader", fails(*LIST, text=NO_LEADER, times=9), NO_LEADER, 1, ""),
     Row("leader unknown", both(option("--leader-only"), fails(*LEADER, text=NO_LEADER, times=9)), NO_LEADER, 1, ""),
+    Row("null for who leads", both(option("--leader-only"), says(*LEADER, stdout="null\n", times=9)), UNREADABLE, 1, ""),
     Row("no word on who leads", both(option("--leader-only"), says(*LEADER, stdout="maybe\n", times=9)), UNREADABLE, 1, ""),
     Row("list cut short", says(*LIST, stdout=f"0123 {ECR_US}/app:2 us\n", signal=9, times=99), "docker service ls failed with exit status -9", 1, ""),
     Row("inspect cut short", says(*INSPECT, signal=9), "2 refreshed", 0, ALL),
-    Row("inspect prints nothing", says(*INSPECT, stderr="old", times=99), "docker service inspect printed less than was asked for", 1, ""),
+    Row("inspect prints nothing", says(*INSPECT, stderr="old", times=99), "docker service inspect printed too little", 1, ""),
     Row("list of tasks cut short", both(add("half", replicas="1/2", others="Preparing"), says(*TASKS, signal=9)), "half held back: its tasks are starting", 0, ALL),
     Row("specs of tasks cut short", says(*SPECS, signal=9), "2 refreshed", 0, ALL),
     # logins
@@ -174,7 +175,7 @@ TABLE = [
         f'{DENIED} failed with exit status 1: no "[secret]"', 1, "us"),
     Row("disk full", not_at_home(DISK_FULL), f"{FOR_DEPLOYS} failed with exit status 1: {DISK_FULL}", 0, ALL),
     Row("disk full, to log in", both(option("--login-only"), not_at_home(DISK_FULL)), f"{DENIED} failed with exit status 1: {DISK_FULL}", 1, ""),
-    Row("a helper that stores nothing", lambda scene: write_config(scene.home, credHelpers={ECR: DEAD_HELPER}), f"The credential helper for {ECR} stores no logins", 0, ALL),
+    Row("a helper that stores nothing", lambda scene: write_config(scene.home, credHelpers={ECR: DEAD_HELPER}), f"The credential helper of {ECR} supplies logins, and stores none", 0, ALL),
     Row("config.json is no JSON", both(option("--refresh-only"), config_text("{auths:")), "config file", 1, ""),
     Row("config.json is mended", config_text("{auths:"), "2 logins, 2 refreshed", 0, ALL),
     # updates

@@ -86,9 +86,7 @@ TABLE = {
     "it moves to a registry that is known": Row(
         LOGIN, becomes(image=f"{ECR_US}/app:2"), says=MOVED
     ),
-    "it moves out of ECR": Row(
-        LOGIN, becomes(image="nginx:1"), says="it left alone: its image is "
-    ),
+    "it moves out of ECR": Row(LOGIN, becomes(image="nginx:1"), says=MOVED),
     "it is scaled up while aws is slow": Row(
         AWS_TOKEN, becomes(replicas="1/3", others="Preparing 1 second"), says=STARTS
     ),

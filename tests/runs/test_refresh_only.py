@@ -133,7 +133,7 @@ def test_a_dry_run_proves_nothing(run: Run, programs: Answers, swarm: PretendSwa
     outcome = run("--dry-run", "--refresh-only")
 
     assert outcome.status == 0
-    assert "No login needed\n" in outcome.stderr
+    assert "Would log in to no registry\n" in outcome.stderr
     assert not programs.calls_of("docker", "login")
 
 
