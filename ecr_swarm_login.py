@@ -726,7 +726,7 @@ def task_from(row: Document, former: Sequence[Task]) -> Task:
 
 def with_nodes(programs: Programs, services: Sequence[Service]) -> list[Service]:
     """The services with the nodes that they may use, where that matters: to global ones."""
-    # As long as nobody has usable, an update counts as if all could be used.
+    # As long as nobody has asked, an update counts as if all could be used.
     spread = [each for each in services if each.mode == "Global" and touched(each)]
     nodes = ask(programs, NODES, list({node for each in spread for node in each.slots}))
     usable = {
