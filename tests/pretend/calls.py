@@ -6,7 +6,7 @@ import base64
 import json
 import re
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 from pretend.runner import Answers, Call, Outcome
 from pretend.services import login_opens
@@ -71,11 +71,29 @@ def updates_of(programs: Answers, swarm: PretendSwarm, name: str) -> int:
     return len(programs.calls_of(*swarm.update_of(name)))
 
 
+def looks_at(programs: Answers, swarm: PretendSwarm, name: str) -> list[int]:
+    """Where among the calls those are that looked at the service before its update."""
+    id_ = swarm.service(name)["id"][:12]
+    return [programs.calls.index(call) for call in programs.calls_of(*INSPECT) if id_ in call.argv]
+
+
 def last_look(swarm: PretendSwarm, name: str) -> tuple[str, ...]:
     """How the last look begins, at services that were updated, the first of which is this: by their
     whole IDs.
     """
     return (*INSPECT, swarm.service(name)["id"])
+
+
+def refuse_to_keep_login(programs: Answers, text: str) -> None:
+    """docker keeps no login to ECR where it keeps logins by itself, and says this; in the folder of
+    the run it does.
+    """
+
+    def refuse(call: Call) -> dict[str, Any] | None:
+        is_meant = call.argv == [*LOGIN, ECR] and not is_of_run(call)
+        return {"stderr": text, "exit_status": 1} if is_meant else None
+
+    programs.answerers.insert(0, refuse)
 
 
 # Services

@@ -23,11 +23,11 @@ from pretend.calls import (
     TASKS,
     VERSION,
     Run,
-    is_of_run,
+    refuse_to_keep_login,
     write_config,
 )
 from pretend.logins import DEAD_HELPER
-from pretend.runner import Answers, Call, Outcome
+from pretend.runner import Answers, Outcome
 from pretend.services import ECR
 from pretend.swarm import ECR_US, PretendSwarm
 from pretend.texts import OF_THE_DAEMON, TEXTS
@@ -112,12 +112,7 @@ def config_text(text: str) -> Fault:
 
 def not_at_home(text: str) -> Fault:
     """docker keeps no login to `web`'s registry where it keeps logins by itself; it says this."""
-
-    def give(call: Call) -> dict[str, Any] | None:
-        is_meant = call.argv == [*LOGIN, ECR] and not is_of_run(call)
-        return {"stderr": text, "exit_status": 1} if is_meant else None
-
-    return lambda scene: scene.programs.answerers.insert(0, give)
+    return lambda scene: refuse_to_keep_login(scene.programs, text)
 
 
 AWS = (*AWS_TOKEN, REGION)

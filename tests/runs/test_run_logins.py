@@ -22,6 +22,7 @@ from pretend.calls import (
     is_untouched,
     log_out,
     login_of,
+    refuse_to_keep_login,
     write_config,
 )
 from pretend.logins import (
@@ -331,12 +332,7 @@ def test_a_store_that_forgets_is_docker_s_own_affair(
 def test_a_login_for_deploys_that_fails_is_a_warning(
     run: Run, programs: Answers, web: PretendSwarm, home: Path
 ) -> None:
-    full = {"stderr": "no space left on device", "exit_status": 1}
-
-    def fail(call: Call) -> dict[str, Any] | None:
-        return full if call.argv == [*LOGIN, ECR] and not is_of_run(call) else None
-
-    programs.answerers.insert(0, fail)
+    refuse_to_keep_login(programs, "no space left on device")
 
     outcome = run("--quiet")
 
@@ -367,12 +363,7 @@ def test_a_helper_is_no_warning(
 def test_where_it_is_all_that_is_asked_for_a_login_for_deploys_has_to_succeed(
     run: Run, programs: Answers, web: PretendSwarm, home: Path
 ) -> None:
-    denied = {"stderr": "no space left on device", "exit_status": 1}
-
-    def fail(call: Call) -> dict[str, Any] | None:
-        return denied if call.argv == [*LOGIN, ECR] and not is_of_run(call) else None
-
-    programs.answerers.insert(0, fail)
+    refuse_to_keep_login(programs, "no space left on device")
 
     outcome = run("--login-only")
 

@@ -22,6 +22,7 @@ from pretend.calls import (
     Run,
     add_all,
     is_untouched,
+    looks_at,
     updates_of,
 )
 from pretend.runner import Answers, Call
@@ -182,11 +183,7 @@ def test_what_the_two_seconds_kept_from_starting_goes_back_into_the_queue(
     assert [updates_of(programs, swarm, name) for name in names] == [1, 1, 1]
     for name in names[1:]:
         [update] = programs.calls_of(*swarm.update_of(name))
-        looks = [
-            programs.calls.index(call)
-            for call in programs.calls_of(*INSPECT)
-            if swarm.service(name)["id"][:12] in call.argv
-        ]
+        looks = looks_at(programs, swarm, name)
         assert len(looks) == 2 and looks[1] < programs.calls.index(update)
     assert harmed(swarm) == []
 
