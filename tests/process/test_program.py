@@ -26,7 +26,7 @@ from stubs import Stubs
 
 import ecr_swarm_login as script
 
-SCRIPT = Path(__file__).resolve().parents[2] / "ecr_swarm_login.py"
+SCRIPT = Path(script.__file__)
 
 Start = Callable[..., Outcome]
 
