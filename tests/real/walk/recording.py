@@ -18,7 +18,7 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parents[2]
 RECORDED = TESTS / "unit" / "recorded.jsonl.gz"
 GOOD = ("right", "foreseen", "in vain", "waits")
-JSON = ("--format", "{{json .}}")
+JSON = "--format '{{json .}}'"
 
 
 def shown(docker, names, nodes):
@@ -26,11 +26,11 @@ def shown(docker, names, nodes):
 
     `docker` runs the client; one that does not show all it is asked for fails, and shows the rest.
     """
-    services = objects(docker("service", "inspect", *JSON, *names))
-    rows = objects(docker("service", "ps", "--no-trunc", "--no-resolve", *JSON, *names))
+    services = objects(docker(f"service inspect {JSON}", *names))
+    rows = objects(docker(f"service ps --no-trunc --no-resolve {JSON}", *names))
     ids = [row["ID"] for row in rows]
-    tasks = objects(docker("inspect", "--type", "task", *JSON, *ids)) if ids else []
-    return services, rows, tasks, objects(docker("node", "inspect", *JSON, *nodes))
+    tasks = objects(docker(f"inspect --type task {JSON}", *ids)) if ids else []
+    return services, rows, tasks, objects(docker(f"node inspect {JSON}", *nodes))
 
 
 def objects(text):
