@@ -27,12 +27,6 @@ for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
 
-@pytest.fixture(name="script")
-def script_for_unit() -> Any:
-    """Until tests/unit imports it, too."""
-    return script
-
-
 @pytest.fixture
 def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An environment without what a person may have set, and a HOME of the test's own."""

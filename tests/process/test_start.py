@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from pretend.calls import REGION, UPDATE, Run
+from pretend.calls import REGION, Run
 from pretend.services import ECR, login_opens
 from pretend.swarm import ECR_US, PretendSwarm
 from stubs import Stubs
@@ -103,7 +103,7 @@ def test_a_machine_that_cannot_start_the_next_program(
         monkeypatch.setattr(os, "fork", fork)
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    stubs.when(*UPDATE, do=lambda: monkeypatch.setattr(os, "fork", fail_once))
+    stubs.when(*script.UPDATE, do=lambda: monkeypatch.setattr(os, "fork", fail_once))
 
     outcome = run()
 
@@ -121,12 +121,12 @@ def test_updates_that_have_begun_go_on_when_xargs_has_ended(
     monkeypatch.setattr(script, "STALE_SECONDS", 1)
     swarm.add("web")
     id_ = swarm.service("web")["id"]
-    stubs.answer(*UPDATE, id_, stdout=f"{id_}\n", orders=["sleep-1.5"])
+    stubs.answer(*script.UPDATE, id_, stdout=f"{id_}\n", orders=["sleep-1.5"])
 
     outcome = run()
 
     assert (outcome.status, outcome.refreshed) == (0, ["web"])
-    [update] = stubs.calls_of(*UPDATE)
+    [update] = stubs.calls_of(*script.UPDATE)
     assert update.has_ended_by_itself
 
 
@@ -188,7 +188,7 @@ def test_busybox_is_said_once(run: Run, stubs: Stubs, swarm: PretendSwarm, name:
 
     says = " -> this is BusyBox's: install coreutils and findutils"
     assert outcome.status == 1 and outcome.last_line.endswith(says)
-    assert not stubs.calls_of("sleep") and not stubs.calls_of(*UPDATE)
+    assert not stubs.calls_of("sleep") and not stubs.calls_of(*script.UPDATE)
 
 
 # The token

@@ -7,7 +7,7 @@ where says walk/__init__.py.
 import time
 
 import pytest
-from lab.engines import Unavailable
+from promise import or_skip
 from walk import histories, judging, playing
 from walk.judging import (
     ALONE,
@@ -280,10 +280,8 @@ def test_twins(engine):
         histories.session_from(seed, number).only(set(told)) for seed, number, told in SESSIONS
     ]
     # when
-    try:
+    with or_skip():
         run = playing.walk(sessions, engine=engine)
-    except Unavailable as reason:
-        pytest.skip(str(reason))
     # then: whatever it prints shows what was seen
     assert not [playing.report(*each) for each in run.believed]
     judged = sum(bool(ending.category) for _, ending in run.endings)

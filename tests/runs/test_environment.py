@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from pretend.calls import UPDATE, Run
+from pretend.calls import Run
 from pretend.runner import Answers, Outcome
 from pretend.services import ECR, PAUSED
 from pretend.swarm import PretendSwarm
@@ -186,4 +186,4 @@ def test_no_other_story_is_told(run: Run, programs: Answers, swarm: PretendSwarm
 
     outcome = run()
 
-    assert len(outcome.lines) == 4 and len(programs.calls_of(*UPDATE)) == 1
+    assert len(outcome.lines) == 4 and len(programs.calls_of(*script.UPDATE)) == 1

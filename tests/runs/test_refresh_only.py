@@ -6,18 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pretend.calls import (
-    LOGIN,
-    PROOF,
-    UPDATE,
-    Run,
-    is_of_run,
-    is_untouched,
-    login_of,
-    proofs,
-    registry,
-    write_config,
-)
+from pretend.calls import Run, is_of_run, is_untouched, login_of, proofs, registry, write_config
 from pretend.logins import DEAD_HELPER, EXPIRED, NOT_STORED, OLD_ECR_HELPER
 from pretend.runner import Answers
 from pretend.services import ECR
@@ -49,7 +38,7 @@ def test_refresh_only(run: Run, programs: Answers, swarm: PretendSwarm, home: Pa
     outcome = run("--refresh-only")
 
     assert (outcome.status, outcome.refreshed) == (0, ["web-0", "web-1", "web-2", "web-3"])
-    assert not programs.calls_of("aws") and not programs.calls_of(*LOGIN)
+    assert not programs.calls_of("aws") and not programs.calls_of(*script.LOGIN)
     assert not any(map(is_of_run, programs.calls))
 
 
@@ -97,7 +86,9 @@ def test_each_registry_is_proven_once_before_its_first_update(
     ids[swarm.service("us")["id"]] = ECR_US
     for host in (ECR, ECR_US):
         [proof] = [call for call in proofs(programs) if call.argv[-1] == host]
-        first = next(call for call in programs.calls_of(*UPDATE) if ids[call.argv[-1]] == host)
+        first = next(
+            call for call in programs.calls_of(*script.UPDATE) if ids[call.argv[-1]] == host
+        )
         assert programs.calls.index(proof) < programs.calls.index(first)
         assert proof.stdin == b""
 
@@ -108,7 +99,7 @@ def test_a_registry_without_services_is_not_proven(
     swarm.add("other", "nginx:1")
 
     assert run("--refresh-only").status == 0
-    assert not programs.calls_of(*PROOF)
+    assert not programs.calls_of(*script.PROOF)
 
 
 @pytest.mark.parametrize("password", ["", EXPIRED])
@@ -118,7 +109,7 @@ def test_a_login_that_is_lost_before_the_proof_is_not_sent(
     write_config(home, auths={ECR: GOOD})
     swarm.add("web")
     auths = {ECR: login_of(password)} if password else {}
-    programs.when(*PROOF, ECR, do=lambda: write_config(home, auths=auths))
+    programs.when(*script.PROOF, ECR, do=lambda: write_config(home, auths=auths))
 
     outcome = run("--refresh-only")
 
@@ -176,7 +167,7 @@ def test_what_proves_a_login(
     swarm.add("web")
     for ending in (texts["not stored"].format(NOT_STORED), texts["no terminal"]):
         said = {stream: texts["authenticating"] + ending}
-        programs.answer(*PROOF, ECR, exit_status=1, **said)
+        programs.answer(*script.PROOF, ECR, exit_status=1, **said)
 
         assert run("--refresh-only").refreshed == ["web"], said
 
@@ -194,7 +185,7 @@ def test_what_proves_nothing(run: Run, programs: Answers, swarm: PretendSwarm, c
     others = [texts[name] for name in ("no terminal", "authenticating")]
     swarm.add("web")
     for said in ("", texts["not stored"].format(NOT_STORED), *others, *refusals):
-        programs.answer(*PROOF, ECR, exit_status=1, stderr=said, times=4)
+        programs.answer(*script.PROOF, ECR, exit_status=1, stderr=said, times=4)
 
         outcome = run("--refresh-only")
 

@@ -11,19 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from pretend.calls import (
-    AWS_TOKEN,
-    INSPECT,
-    LIST,
-    SPECS,
-    TASKS,
-    UPDATE,
-    VERSION,
-    Run,
-    add_all,
-    is_untouched,
-    updates_of,
-)
+from pretend.calls import Run, add_all, is_untouched, looks_at, updates_of
 from pretend.runner import Answers, Call
 from pretend.services import ECR
 from pretend.swarm import PretendSwarm, harmed
@@ -101,7 +89,7 @@ def test_nothing_is_started_after_a_signal(programs: Answers) -> None:
 # Questions and updates
 
 
-@pytest.mark.parametrize("what", [VERSION, LIST, TASKS, SPECS])
+@pytest.mark.parametrize("what", [script.VERSION, script.LIST, script.TASKS, script.SPECS])
 def test_a_question_that_hangs_once(
     run: Run, programs: Answers, swarm: PretendSwarm, what: tuple[str, ...]
 ) -> None:
@@ -113,7 +101,7 @@ def test_a_question_that_hangs_once(
     assert (outcome.status, outcome.refreshed) == (0, ["web"])
 
 
-@pytest.mark.parametrize("what", [VERSION, LIST, TASKS, AWS_TOKEN])
+@pytest.mark.parametrize("what", [script.VERSION, script.LIST, script.TASKS, script.AWS_TOKEN])
 def test_a_try_in_which_all_hangs_ends(
     run: Run, programs: Any, swarm: PretendSwarm, what: tuple[str, ...]
 ) -> None:
@@ -129,7 +117,7 @@ def test_a_try_in_which_all_hangs_ends(
     assert is_untouched(swarm, "web")
 
 
-@pytest.mark.parametrize("what", [TASKS, INSPECT])
+@pytest.mark.parametrize("what", [script.TASKS, script.INSPECT])
 @pytest.mark.parametrize("how", [{"orders": ["hang"]}, {"stderr": "too large", "exit_status": 1}])
 def test_a_service_that_docker_cannot_show_costs_nobody_else(
     run: Run,
@@ -173,7 +161,7 @@ def test_what_the_two_seconds_kept_from_starting_goes_back_into_the_queue(
     monkeypatch.setattr(script, "XARGS", ("xargs", "-r", "-P1", "-n1"))
     names = add_all(swarm, 3)
     id_ = swarm.service(names[0])["id"]
-    programs.answer(*UPDATE, id_, stdout=f"{id_}\n", orders=["sleep-2.5"])
+    programs.answer(*script.UPDATE, id_, stdout=f"{id_}\n", orders=["sleep-2.5"])
 
     outcome = run()
 
@@ -182,11 +170,7 @@ def test_what_the_two_seconds_kept_from_starting_goes_back_into_the_queue(
     assert [updates_of(programs, swarm, name) for name in names] == [1, 1, 1]
     for name in names[1:]:
         [update] = programs.calls_of(*swarm.update_of(name))
-        looks = [
-            programs.calls.index(call)
-            for call in programs.calls_of(*INSPECT)
-            if swarm.service(name)["id"][:12] in call.argv
-        ]
+        looks = looks_at(programs, swarm, name)
         assert len(looks) == 2 and looks[1] < programs.calls.index(update)
     assert harmed(swarm) == []
 
@@ -199,12 +183,12 @@ def test_slow_updates_are_neither_killed_nor_done_again(
     names = add_all(swarm, 3)
     for name in names:
         id_ = swarm.service(name)["id"]
-        programs.answer(*UPDATE, id_, stdout=f"{id_}\n", orders=["sleep-25"])
+        programs.answer(*script.UPDATE, id_, stdout=f"{id_}\n", orders=["sleep-25"])
 
     outcome = run()
 
     assert (outcome.status, outcome.refreshed) == (0, names)
-    assert len(programs.calls_of(*UPDATE)) == 3
+    assert len(programs.calls_of(*script.UPDATE)) == 3
 
 
 def test_the_two_seconds_count_from_before_the_first_question(
@@ -212,8 +196,8 @@ def test_the_two_seconds_count_from_before_the_first_question(
 ) -> None:
     """10: an answer may be old when it comes."""
     swarm.add("web")
-    programs.answer(*INSPECT, programs.fp.any(), orders=["sleep-2.1"])
-    programs.answer(*TASKS, programs.fp.any(), orders=["sleep-2.1"])
+    programs.answer(*script.INSPECT, programs.fp.any(), orders=["sleep-2.1"])
+    programs.answer(*script.TASKS, programs.fp.any(), orders=["sleep-2.1"])
 
     outcome = run()
 
@@ -229,7 +213,7 @@ def test_what_is_two_seconds_old_is_not_acted_on(
     swarm.add("web")
 
     def be_slow(call: Call) -> dict[str, Any] | None:
-        if call.argv[: len(SPECS)] != list(SPECS):
+        if call.argv[: len(script.SPECS)] != list(script.SPECS):
             return None
         answer = swarm.answer(call.argv, call.stdin, call.environ)
         assert answer
@@ -240,7 +224,7 @@ def test_what_is_two_seconds_old_is_not_acted_on(
     outcome = run()
 
     assert outcome.refreshed == ["web"] * is_updated
-    assert bool(programs.calls_of(*UPDATE)) is is_updated
+    assert bool(programs.calls_of(*script.UPDATE)) is is_updated
     text = "web: docker took over 2 s to answer -> check this host's load"
     assert (text in outcome.last_line) is not is_updated
 
@@ -262,17 +246,17 @@ def test_what_is_left_when_the_time_is_over_is_named(
     assert (outcome.status, outcome.refreshed) == (1, [])
     text = ": not started: time limit reached"
     assert text in outcome.last_line
-    assert 4 < len(programs.calls_of(*UPDATE)) < 9
+    assert 4 < len(programs.calls_of(*script.UPDATE)) < 9
 
 
 def test_each_try_has_the_same_time(run: Run, programs: Any, swarm: PretendSwarm) -> None:
     """12: the pause before it is not taken from it."""
     swarm.add("web")
-    programs.answer(*AWS_TOKEN, programs.fp.any(), orders=["hang"], times=99)
+    programs.answer(*script.AWS_TOKEN, programs.fp.any(), orders=["hang"], times=99)
     moments = []
 
     def note(call: Call) -> None:
-        if call.argv[: len(LIST)] == list(LIST):
+        if call.argv[: len(script.LIST)] == list(script.LIST):
             moments.append(programs.clock.monotonic())
 
     programs.answerers.insert(0, note)

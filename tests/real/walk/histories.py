@@ -7,6 +7,7 @@ take a step, which all its twins take.
 
 import json
 import random
+import shlex
 from dataclasses import dataclass, field, replace
 
 STORIES = 16  # a session
@@ -173,7 +174,7 @@ def creation(draw, story):
         options += [f"--mount={NEEDED}"]
     for _ in range(draw.choice((0, 0, 0, 1) if story.is_bare else (0, 0, 1, 1, 2))):
         options += draw.choice(extras(draw, story.is_global))
-    create = ("service", "create", "-d", "-q", "--with-registry-auth", "--name=NAME")
+    create = shlex.split("service create -d -q --with-registry-auth --name=NAME")
     return Step(0, (*create, *options, f"@{story.command}-1"), has_token=True)
 
 
@@ -321,28 +322,15 @@ def fixed_options(*options):
 
 BROKEN = "--env-add=BROKEN=yes"
 SIGNS_OF_FAILURE = (BROKEN, "@is-bad", "@missing", "--health-cmd=false")
-DEFAULTS = (
-    "--restart-condition=any",
-    "--restart-delay=5s",
-    "--restart-max-attempts=0",
-    "--stop-grace-period=10s",
+DEFAULTS = shlex.split(
+    "--restart-condition=any --restart-delay=5s --restart-max-attempts=0 --stop-grace-period=10s"
 )
-FURTHER_DEFAULTS = (
-    "--restart-window=0s",
-    "--update-parallelism=1",
-    "--update-delay=0s",
-    "--update-monitor=5s",
-    "--update-failure-action=pause",
-    "--update-order=stop-first",
-    "--rollback-parallelism=1",
-    "--endpoint-mode=vip",
-    "--isolation=default",
-    "--limit-memory=0",
-    "--reserve-memory=0",
-    "--read-only=false",
-    "--tty=false",
-    "--no-healthcheck=false",
-)
+FURTHER_DEFAULTS = shlex.split("""
+    --restart-window=0s --update-parallelism=1 --update-delay=0s --update-monitor=5s
+    --update-failure-action=pause --update-order=stop-first --rollback-parallelism=1
+    --endpoint-mode=vip --isolation=default --limit-memory=0 --reserve-memory=0
+    --read-only=false --tty=false --no-healthcheck=false
+""")
 
 # How often each comes, and its options.
 KINDS = {

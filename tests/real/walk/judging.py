@@ -10,9 +10,9 @@ from datetime import datetime
 
 TWINS = ALONE, SCRIPT, PLAIN = ("alone", "script", "plain")
 # What the script and an update can come to.
-RIGHT, FORESEEN, IN_VAIN, WAITS = ("right", "foreseen", "in vain", "waits")
+RIGHT, FORESEEN, IN_VAIN, WAITS = GOOD = ("right", "foreseen", "in vain", "waits")
 HARM, TOO_LATE, NEEDLESS = DISAGREEMENTS = ("harm", "said too late", "needless")
-CATEGORIES = (RIGHT, FORESEEN, IN_VAIN, WAITS, HARM, TOO_LATE, NEEDLESS)
+CATEGORIES = (*GOOD, *DISAGREEMENTS)
 
 # What is seen of a twin ---------------------------------------------------------------------------
 

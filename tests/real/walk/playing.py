@@ -62,7 +62,7 @@ class Walk:
         self.lab = lab
         self.manager = lab.manager
         # Or a lost node is noticed after 15 seconds only.
-        self.manager.docker("swarm", "update", "--dispatcher-heartbeat", "2s")
+        self.manager.docker("swarm update --dispatcher-heartbeat 2s")
         lab.login(self.manager)
         self.images = {
             f"@{name}-{number}": lab.image("sh", "-c", command)
@@ -82,7 +82,7 @@ class Walk:
         """All images: twins that wait for a node's first pull go different ways."""
         self.lab.login(node)
         for image in self.images.values():
-            node.docker("pull", "-q", image)
+            node.docker("pull -q", image)
 
     def other_login(self, number):
         """A login that is as good as the manager's own, and another, as AWS's is each time.
@@ -198,7 +198,7 @@ class Walk:
         return False
 
     def update(self, name):
-        return self.docker(["service", "update", "-d", "-q", "--with-registry-auth", name])
+        return self.docker(f"service update -d -q --with-registry-auth {name}".split())
 
     # --------------------------------------------------------------------- nodes
 
@@ -217,7 +217,7 @@ class Walk:
             wait_until(lambda: self.state(node) == state, f"{name} is {state}", 60)
         else:
             availability = {"activate": "active"}.get(kind, kind)
-            self.manager.docker("node", "update", "--availability", availability, name)
+            self.manager.docker(f"node update --availability {availability} {name}")
         if name in self.away:
             del self.away[name]
         else:
