@@ -79,9 +79,7 @@ KILL_SECONDS = 5  # between SIGTERM and SIGKILL
 PAUSES = (1, 3, 9)
 TRY_PAUSE = 60
 SAID_LENGTH = 500  # characters of what a program said that are shown: the last ones tell most
-# Services that are read, then updated, together; what was left undone goes on in smaller batches,
-# so that what spoils a batch is alone in the end.
-BATCHES = (32, 8, 2, 1)
+BATCHES = (32, 8, 2, 1)  # services that are read, then updated, together: see in_batches()
 LONG_HOURS = 6  # half a token's lifetime
 THE_RUN = "the run"  # where else a service's name stands: those have no space
 
@@ -200,48 +198,9 @@ TEMPLATE_DEFAULTS: dict[str, Any] = {
 # How the spec of a task differs from what an update would write.
 OLDER, UNSORTED, PLACED = "older", "unsorted", "placed"
 
-DUE, RESTARTING, FORCED, REFRESHED, SPARED, HELD, OVERDUE, FAILED = OUTCOMES = (
-    "will be refreshed", "will be refreshed, which restarts its tasks", "will be refreshed anyway",
-    "refreshed", "left alone", "held back", "held back too long", "failed")
 NOTICE = logging.INFO + 5
-LEVELS = {RESTARTING: logging.WARNING, FORCED: logging.WARNING, HELD: NOTICE,
-          OVERDUE: logging.WARNING, FAILED: logging.ERROR}
 PRIORITIES = {logging.INFO: 6, NOTICE: 5, logging.WARNING: 4, logging.ERROR: 3}  # sd-daemon(3)
 log = logging.getLogger("ecr_swarm_login")
-
-NOT_IN_ECR = "its image is not in ECR, and an update may wipe its login"
-GO_ON = " -> to continue: docker service update --with-registry-auth {0.name}"
-TAG_IT = "-> tag it: docker service update --with-registry-auth --image {0.image}:TAG {0.name}"
-ANYWAY = " -> to refresh it anyway: ecr_swarm_login.py --all-services {0.name}"
-# The first row that applies, by facts(): what happens to a service, what says that it has been held
-# back for too long, whether --all-services overrules it, and why ({0} is the Service).
-POLICY = (
-    ("moved", HELD, "", False, "its image has just moved to another registry; see the next run"),
-    ("elsewhere", SPARED, "", True, NOT_IN_ECR),
-    ("a job", SPARED, "", True, "it is a job, and would run again"),
-    ("of an unknown mode", HELD, "rollout", True, "this version does not know its mode, {0.mode}"),
-    ("not understood", HELD, "rollout", True,
-     "the docker client predates the engine and would drop {0.dropped} -> update the client"),
-    ("without a tag", HELD, "rollout", True,
-     f"its image has neither tag nor digest; an update would deploy {{0.image}}:latest {TAG_IT}"),
-    ("amid a rollout", HELD, "rollout", True,
-     f"its rollout is {{0.rollout.state}}, and a refresh would advance it{GO_ON}{{0.way_back}}"),
-    ("behind", HELD, "change", True,
-     f"tasks still run an older spec, and a refresh would continue the rollout{GO_ON}"),
-    ("to roll back", SPARED, "", True, "--keep-rollback keeps docker service rollback possible"),
-    ("half finished, and lacks a token", FAILED, "", True,
-     f"finished tasks would start again, and others lack a valid token{ANYWAY}"),
-    ("half finished", HELD, "end", True,
-     f"some tasks have finished, and an update would start them again{ANYWAY}"),
-    ("finished", SPARED, "", True, "its tasks have finished, and would run again"),
-    ("starting", HELD, "change", True, "its tasks are starting, and would be restarted"),
-    ("unsorted", RESTARTING, "change", False,
-     "the docker client reorders its mounts or ulimits{0.what_runs_then}"),
-    ("misplaced", RESTARTING, "change", False,
-     "its placement is out of date; any update with a token applies the new one{0.what_runs_then}"),
-    ("too many", RESTARTING, "change", False, "more of its tasks are running than it should have"),
-    ("in ECR", DUE, "", False, "it pulls from ECR"),
-)
 # fmt: on
 
 
@@ -263,7 +222,7 @@ class Problem(Exception):
 
 @contextlib.contextmanager
 def noting(problems: dict[str, Problem], names: Iterable[str]) -> Iterator[None]:
-    """The one place where what is raised ends up: as the problem of all these names."""
+    """Note what is raised as the problem of all names; a generator of names is read only then."""
     try:
         yield
     except Problem as problem:
@@ -277,7 +236,7 @@ def noting(problems: dict[str, Problem], names: Iterable[str]) -> Iterator[None]
 
 @dataclass
 class Programs:
-    """Starts all programs, of which none outlives the try's time or a signal."""
+    """Starts all programs, and ends them when their time is over, or at a signal."""
 
     environment: Mapping[str, str]  # of all programs
     deadline: float = 0  # of the try, on the monotonic clock
@@ -312,7 +271,8 @@ class Programs:
         """
         name = " ".join(command).removeprefix(f"{' '.join(XARGS)} ").partition(" -")[0]
         limit = min(seconds, self.seconds_left())
-        if limit < (0.1 if how.get("is_stoppable", True) else seconds):
+        least = 0.1 if how.get("is_stoppable", True) else seconds
+        if limit < least:
             raise Problem(f"{name} was not started: time limit reached")
         begun_at = time.monotonic()
         status, stdout, stderr = self.start(command, limit, **how)
@@ -422,7 +382,6 @@ class Task:
     is_wanted: bool  # swarm wants it to run: its desired state is at most Running
     state: str
     kind: str  # what it is to an update: a value of KINDS
-    has_lasted: bool  # it has been in this state for LONG_HOURS
     difference: str  # from what an update would write: OLDER, UNSORTED, PLACED, or ""
 
 
@@ -435,7 +394,7 @@ class Rollout:
     hours: float  # since it ended or began, or since the service was created
     rolls_back: bool  # by itself, if it fails
     changes_ports: bool
-    is_refresh: bool  # it is certain to have brought tasks nothing but a token
+    brings_nothing: bool  # it is certain to bring tasks nothing but a token
     leads_back: bool  # docker service rollback is certain to lead to another spec
 
 
@@ -480,7 +439,7 @@ class Snapshot:
     """What services are at one moment."""
 
     services: Sequence[Service]
-    taken_at: float  # on the monotonic clock, before the first question
+    asked_at: float  # on the monotonic clock: before the first question
 
 
 Document = dict[str, Any]  # what docker prints of one thing
@@ -496,24 +455,24 @@ def value_at(data: Any, *path: str) -> Any:
 
 def look(programs: Programs, versions: str, rows: Sequence[Row]) -> Snapshot:
     """What services are now, given the versions if the client is older. Raises Problem etc."""
-    taken_at = time.monotonic()
+    asked_at = time.monotonic()
     ids = [row.short_id for row in rows]
     with ThreadPoolExecutor(1) as pool:
         listing = pool.submit(programs.run, *TASKS, *ids, seconds=QUESTION_SECONDS)
         documents = {data["ID"]: data for data in ask(programs, INSPECT, ids)}
-        slots = slots_from(listing.result())
+        listed = slots_from(listing.result())
     names = sorted(data["Spec"]["Name"] for data in documents.values())
-    if names != sorted(row.name for row in rows) or slots.keys() - documents.keys():
-        # It prefers a name: moby, daemon/cluster/helpers.go, getService.
+    if names != sorted(row.name for row in rows) or listed.keys() - documents.keys():
+        # It takes an ID for a name, if there is one: moby, daemon/cluster/helpers.go, getService.
         raise Problem(f"docker shows {', '.join(names)} for ID {', '.join(ids)}")
-    telling = (telling_tasks(data, slots.get(key, {})) for key, data in documents.items())
-    specs = {data["ID"]: data for data in ask(programs, SPECS, list(chain(*telling)))}
+    telling = (telling_tasks(data, listed.get(key, {})) for key, data in documents.items())
+    inspected = {data["ID"]: data for data in ask(programs, SPECS, list(chain(*telling)))}
     dropped = what_is_dropped(programs, versions, list(documents.values()))
     services = [
-        service_from(data, slots.get(key, {}), specs, dropped.get(key, ""))
+        service_from(data, listed.get(key, {}), inspected, dropped.get(key, ""))
         for key, data in documents.items()
     ]
-    return Snapshot(with_nodes(programs, services), taken_at)
+    return Snapshot(with_nodes(programs, services), asked_at)
 
 
 def ask(programs: Programs, command: Sequence[str], ids: Sequence[str]) -> list[Document]:
@@ -527,14 +486,15 @@ def ask(programs: Programs, command: Sequence[str], ids: Sequence[str]) -> list[
         printed = programs.run(*command, *ids, seconds=QUESTION_SECONDS)
     except Problem as error:
         printed, stderr, problem = error.stdout, error.stderr, error
-    if any(each not in printed and each not in stderr for each in ids):
+    unknown = [each for each in ids if each not in printed and each not in stderr]
+    if unknown:
         raise problem
     return [json.loads(line) for line in printed.split("\n") if line]
 
 
 def telling_tasks(data: Document, slots: Slots) -> list[str]:
-    """The IDs of tasks whose spec tells something: those that serve, in each run; and the newest of
-    each slot where a rollout is not settled, which may show what it deploys.
+    """The IDs of tasks whose spec has to be known: those that serve, and the newest of each slot
+    where a rollout is not settled, which may show what it deploys.
     """
     is_settled = (value_at(data, "UpdateStatus", "State") or "") in SETTLED
     ids = []
@@ -564,15 +524,15 @@ def settings_in(data: Any, path: str = "") -> set[str]:
     return found.union(*(settings_in(value, f"{path}{key}.") for key, value in data.items()))
 
 
-def service_from(data: Document, slots: Slots, specs: dict[str, Document], dropped: str) -> Service:
-    """A service, as docker inspects it, with its tasks, listed and inspected. Raises KeyError."""
+def service_from(data: Document, slots: Slots, shown: dict[str, Document], dropped: str) -> Service:
+    """A service, as docker inspects it, with its tasks, listed and shown. Raises KeyError."""
     spec = data["Spec"]
     (mode,) = spec["Mode"]
     replicas = int(spec["Mode"][mode].get("Replicas", 0))
     if replicas and not slots:
         raise Problem(f"docker lists none of its {replicas} tasks")
     template = with_defaults(spec["TaskTemplate"])
-    made = [specs[task.id] for tasks in slots.values() for task in tasks if task.id in specs]
+    made = [shown[task.id] for tasks in slots.values() for task in tasks if task.id in shown]
     current = Current(template, stored_template(data, template, made))
     return Service(
         id=data["ID"],
@@ -588,11 +548,29 @@ def service_from(data: Document, slots: Slots, specs: dict[str, Document], dropp
         dropped=dropped,
         slots={
             slot: [
-                replace(task, difference=current.difference(specs.get(task.id))) for task in tasks
+                replace(task, difference=current.difference(shown.get(task.id))) for task in tasks
             ]
             for slot, tasks in slots.items()
         },
     )
+
+
+# Swarm stores a TaskTemplate as it was sent, and compares it so: one that spells out a default is
+# another than one that does not. PreviousSpec and tasks show that. Spec, which an update writes
+# again, is shown with all defaults filled in; how it is stored has to be found out.
+
+
+def with_defaults(template: Document) -> Document:
+    """A TaskTemplate as docker inspects Spec."""
+    whole = {**TEMPLATE_DEFAULTS, **template}
+    for key in ("RestartPolicy", "ContainerSpec"):
+        whole[key] = {**TEMPLATE_DEFAULTS[key], **(template.get(key) or {})}
+    return whole
+
+
+def as_stored(template: Document) -> Document:
+    """A TaskTemplate of PreviousSpec, which alone has Runtime, or of a task; without Placement."""
+    return {key: value for key, value in template.items() if key not in ("Runtime", "Placement")}
 
 
 @dataclass(frozen=True)
@@ -611,7 +589,7 @@ class Current:
         """How a task differs, given docker inspect of it, or None if nobody asked or it is gone."""
         if task is None:
             return ""
-        # Tasks stay where they are if only the placement was changed: task.go, IsTaskDirty.
+        # Another placement alone replaces no task, unless the token differs: task.go, IsTaskDirty.
         if self.differs_from({**task["Spec"], "Placement": self.template["Placement"]}):
             return OLDER
         if not are_sorted(self.template["ContainerSpec"]):
@@ -620,13 +598,11 @@ class Current:
 
 
 def stored_template(data: Document, template: Document, made: list[Document]) -> Optional[Document]:
-    """A service's TaskTemplate as swarm stores it: docker shows it with defaults filled in, but not
-    so a task that was made of it, nor PreviousSpec. None if neither shows it.
-    """
+    """A service's TaskTemplate as swarm stores it, if a task or PreviousSpec shows that."""
     status = data.get("UpdateStatus") or {}
     # Without the Z an earlier moment is a smaller text.
     since = (status.get("StartedAt") or data["UpdatedAt"]).rstrip("Z")
-    # The newest first: swarm's own rollback keeps StartedAt, so tasks of the bad spec are later.
+    # The newest first: swarm's own rollback keeps StartedAt, and tasks of the bad spec came after.
     for task in sorted(made, key=lambda task: task["CreatedAt"].rstrip("Z"), reverse=True):
         is_made_of_it = task["CreatedAt"].rstrip("Z") >= since
         if is_made_of_it and with_defaults(task["Spec"]) == template:
@@ -638,11 +614,6 @@ def stored_template(data: Document, template: Document, made: list[Document]) ->
     return None
 
 
-def as_stored(template: Document) -> Document:
-    """What two TaskTemplates without defaults are compared by. PreviousSpec alone has Runtime."""
-    return {key: value for key, value in template.items() if key not in ("Runtime", "Placement")}
-
-
 def rollout_from(data: Document, current: Current) -> Rollout:
     """How far the last update has come, as docker inspects the service."""
     status = data.get("UpdateStatus") or {}
@@ -651,29 +622,21 @@ def rollout_from(data: Document, current: Current) -> Rollout:
     if former:
         changes_ports = former.get("EndpointSpec") != data["Spec"].get("EndpointSpec")
         leads_back = changes_ports or current.differs_from(former["TaskTemplate"])
-        is_refresh = not leads_back and current.stored is not None
+        brings_nothing = not leads_back and current.stored is not None
     else:
         changes_ports = leads_back = False
         # Swarm's own rollback leaves no former spec. Once it has paused, there is nothing that it
         # could go on to: which tasks serve decides.
-        is_refresh = state == "rollback_paused" and current.stored is not None
+        brings_nothing = state == "rollback_paused" and current.stored is not None
     return Rollout(
         state=state,
         began=began,
         hours=hours_since(status.get("CompletedAt") or began or data["CreatedAt"]),
         rolls_back=value_at(data, "Spec", "UpdateConfig", "FailureAction") == "rollback",
         changes_ports=changes_ports,
-        is_refresh=is_refresh,
+        brings_nothing=brings_nothing,
         leads_back=leads_back,
     )
-
-
-def with_defaults(template: Document) -> Document:
-    """A TaskTemplate as docker service inspect shows Spec, but not PreviousSpec and tasks."""
-    whole = {**TEMPLATE_DEFAULTS, **template}
-    for key in ("RestartPolicy", "ContainerSpec"):
-        whole[key] = {**TEMPLATE_DEFAULTS[key], **(template.get(key) or {})}
-    return whole
 
 
 def are_sorted(container: Document) -> bool:
@@ -695,8 +658,7 @@ def hours_since(moment: str) -> float:
 def slots_from(printed: str) -> Mapping[str, Slots]:
     """The tasks that docker service ps lists, the newest first, by ID of their service."""
     services: dict[str, dict[str, list[Task]]] = {}
-    # The oldest come first, since a task is read by the one before it. Not splitlines(), which
-    # cuts JSON at U+0085, too.
+    # The oldest first: it tells more of the next one. Not splitlines(), which cuts at U+0085, too.
     for line in filter(None, reversed(printed.split("\n"))):
         row = json.loads(line)
         # SERVICE.SLOT, or SERVICE.NODE if it is global.
@@ -721,7 +683,7 @@ def task_from(row: Document, former: Sequence[Task]) -> Task:
     # It may wait for a token if the one before it had none, or if its own has expired meanwhile.
     elif kind == PREPARES and (has_lasted or any(task.kind == LACKS_TOKEN for task in former)):
         kind = LACKS_TOKEN
-    return Task(row["ID"], row["Node"], is_wanted, state, kind, has_lasted, "")
+    return Task(row["ID"], row["Node"], is_wanted, state, kind, "")
 
 
 def with_nodes(programs: Programs, services: Sequence[Service]) -> list[Service]:
@@ -785,7 +747,8 @@ def reconcile(service: Service, slots: Slots) -> tuple[list[str], list[str]]:
 
 def in_order_of_removal(slots: Slots) -> list[str]:
     """The slots of a replicated service as slot.go sorts them before it removes those at the end:
-    the first of the copies on a node before the second ones, and running ones before others.
+    first copies on a node before second ones, and running ones before others. If 1 and 2 run on a
+    node, and 3 has ended on another, the order is 1, 3, 2.
     """
     runs = {slot: any(task.state == "Running" for task in slots[slot]) for slot in slots}
     copies: Counter[str] = Counter()
@@ -834,13 +797,15 @@ def meets(node: dict[str, Any], constraint: str) -> bool:
 
 
 def is_amid_rollout(rollout: Rollout, differences: set[str]) -> bool:
-    """Whether an update would take down, or forget, what an unsettled rollout left of the old."""
+    """Whether a rollout is not settled, and an update would harm it."""
     if rollout.state in SETTLED:
         return False
+    # It would replace tasks that serve.
     if rollout.changes_ports or differences - {""}:
         return True
-    if rollout.is_refresh:
+    if rollout.brings_nothing:
         return False
+    # It would forget the spec to roll back to.
     if rollout.state == "updating" and rollout.rolls_back:
         return True
     # One that has waited for long, as for a node, has replaced all tasks that serve.
@@ -849,6 +814,47 @@ def is_amid_rollout(rollout: Rollout, differences: set[str]) -> bool:
 
 # Policy -------------------------------------------------------------------------------------------
 
+# fmt: off
+DUE, RESTARTING, FORCED, REFRESHED, SPARED, HELD, OVERDUE, FAILED = OUTCOMES = (
+    "will be refreshed", "will be refreshed, which restarts its tasks", "will be refreshed anyway",
+    "refreshed", "left alone", "held back", "held back too long", "failed")
+LEVELS = {RESTARTING: logging.WARNING, FORCED: logging.WARNING, HELD: NOTICE,
+          OVERDUE: logging.WARNING, FAILED: logging.ERROR}
+NOT_IN_ECR = "its image is not in ECR, and an update may wipe its login"
+GO_ON = " -> to continue: docker service update --with-registry-auth {0.name}"
+TAG_IT = "-> tag it: docker service update --with-registry-auth --image {0.image}:TAG {0.name}"
+ANYWAY = " -> to refresh it anyway: ecr_swarm_login.py --all-services {0.name}"
+# The first row that applies, by facts(): what happens to a service; since when it counts for how
+# long it has been held back: its rollout, whatever is scaled, or the last change; whether
+# --all-services may overrule it; and why ({0} is the Service).
+POLICY = (
+    ("moved", HELD, "", False, "its image has just moved to another registry; see the next run"),
+    ("elsewhere", SPARED, "", True, NOT_IN_ECR),
+    ("a job", SPARED, "", True, "it is a job, and would run again"),
+    ("of an unknown mode", HELD, "rollout", True, "this version does not know its mode, {0.mode}"),
+    ("not understood", HELD, "rollout", True,
+     "the docker client predates the engine and would drop {0.dropped} -> update the client"),
+    ("without a tag", HELD, "rollout", True,
+     f"its image has neither tag nor digest; an update would deploy {{0.image}}:latest {TAG_IT}"),
+    ("amid a rollout", HELD, "rollout", True,
+     f"its rollout is {{0.rollout.state}}, and a refresh would advance it{GO_ON}{{0.way_back}}"),
+    ("behind", HELD, "change", True,
+     f"tasks still run an older spec, and a refresh would continue the rollout{GO_ON}"),
+    ("to roll back", SPARED, "", True, "--keep-rollback keeps docker service rollback possible"),
+    ("half finished, and lacks a token", FAILED, "", True,
+     f"finished tasks would start again, and others lack a valid token{ANYWAY}"),
+    ("half finished", HELD, "change", True,
+     f"some tasks have finished, and an update would start them again{ANYWAY}"),
+    ("finished", SPARED, "", True, "its tasks have finished, and would run again"),
+    ("starting", HELD, "change", True, "its tasks are starting, and would be restarted"),
+    ("unsorted", RESTARTING, "change", False,
+     "the docker client reorders its mounts or ulimits{0.what_runs_then}"),
+    ("misplaced", RESTARTING, "change", False,
+     "its placement is out of date; any update with a token applies the new one{0.what_runs_then}"),
+    ("too many", RESTARTING, "change", False, "more of its tasks are running than it should have"),
+    ("in ECR", DUE, "", False, "it pulls from ECR"),
+)
+# fmt: on
 Verdict = tuple[str, str]  # what happens to a service, and why
 
 
@@ -862,16 +868,17 @@ def decide(service: Service, host: str, options: argparse.Namespace) -> Verdict:
         return FORCED, f"although {reason.partition(' ->')[0]}"
     if outcome == RESTARTING and options.no_restart:
         outcome = HELD
-    return OVERDUE if outcome == HELD and applies.get(clock) else outcome, reason
+    hours = {"rollout": service.rollout.hours, "change": service.unchanged_hours, "": 0}[clock]
+    return OVERDUE if outcome == HELD and hours >= LONG_HOURS else outcome, reason
 
 
 def facts(service: Service, host: str, options: argparse.Namespace) -> Mapping[str, bool]:
-    """What POLICY asks for: of rows, whether they apply; of clocks, whether it has been long."""
+    """Which rows of POLICY apply. Those that come later may take for granted that these do not."""
     kinds: dict[str, list[Task]] = {}
     for task in touched(service):
         kinds.setdefault(task.kind, []).append(task)
     differences = {task.difference for task in kinds.get(SERVES, [])}
-    repeats = kinds.get(ENDED, []) + kinds.get(STOPPED, [])
+    finished = kinds.get(ENDED, []) + kinds.get(STOPPED, [])
     is_deployed = (service.rollout.state, service.rollout.leads_back) == ("completed", True)
     is_doubtful = STOPPED in kinds and service.condition != "none"  # attempts may be left
     return {
@@ -884,20 +891,42 @@ def facts(service: Service, host: str, options: argparse.Namespace) -> Mapping[s
         "amid a rollout": is_amid_rollout(service.rollout, differences),
         "behind": OLDER in differences,
         "to roll back": is_deployed and service.rollout.hours < options.keep_rollback,
-        "half finished, and lacks a token": bool(repeats) and LACKS_TOKEN in kinds,
-        "half finished": bool(repeats) and (is_doubtful or service.is_running),
-        "finished": bool(repeats),
+        "half finished, and lacks a token": bool(finished) and LACKS_TOKEN in kinds,
+        "half finished": bool(finished) and (is_doubtful or service.is_running),
+        "finished": bool(finished),
         "starting": PREPARES in kinds,
         "unsorted": UNSORTED in differences,
         "misplaced": PLACED in differences,
         "too many": SERVES in kinds,
-        "rollout": service.rollout.hours >= LONG_HOURS,
-        "change": service.unchanged_hours >= LONG_HOURS,
-        "end": any(task.has_lasted for task in repeats),
     }
 
 
 # Logins and updates -------------------------------------------------------------------------------
+
+
+@dataclass
+class Run:
+    """What is to be done, with what, and how far it has come."""
+
+    options: argparse.Namespace
+    programs: Programs
+    folder: str  # for the logins of the run
+    # Whoever has a verdict is done, in all attempts; a problem is of the latest attempt, and of
+    # what has no verdict. What is left of them in the end has failed.
+    verdicts: dict[str, Verdict] = field(default_factory=dict)  # by name
+    problems: dict[str, Problem] = field(default_factory=dict)
+    context: str = ""  # docker's current one
+    versions: str = ""  # of the APIs, if the client's is older than the engine's
+    rows: dict[str, Row] = field(default_factory=dict)  # the services, by name
+    # Good logins: the variables by which docker finds each, by host.
+    logins: dict[str, dict[str, str]] = field(default_factory=dict)
+    # Docker replaces config.json without a lock, and two logins would lose one another's.
+    one_by_one: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+    workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(BATCHES_AT_ONCE))
+    updated: list[Service] = field(default_factory=list)  # and not yet looked at again
+    restarts: set[str] = field(default_factory=set)  # services
+    said: set[str] = field(default_factory=set)  # which is not said again
+    begun_at: float = field(default_factory=time.monotonic)
 
 
 def ecr_host(image: str) -> str:
@@ -906,7 +935,7 @@ def ecr_host(image: str) -> str:
     return host if slash and ECR_HOST.fullmatch(host) else ""
 
 
-def get_token(run: "Run", region: str) -> str:
+def get_token(run: Run, region: str) -> str:
     """Have aws print a token, which goes nowhere but to docker login. Raises Problem."""
     try:
         token = run.programs.run(*AWS_TOKEN, region)
@@ -919,7 +948,7 @@ def get_token(run: "Run", region: str) -> str:
     return token
 
 
-def hand_over(run: "Run", host: str, token: str, **how: Any) -> None:
+def hand_over(run: Run, host: str, token: str, **how: Any) -> None:
     """The one place that gives docker a token, on stdin. Raises Problem."""
     try:
         run.programs.run(*LOGIN, host, stdin=token, **how)
@@ -927,10 +956,8 @@ def hand_over(run: "Run", host: str, token: str, **how: Any) -> None:
         raise problem.after(f"Docker login failed for {host}") from None
 
 
-def log_in(run: "Run", host: str, token: str) -> None:
-    """Log docker in: for the updates of this run, and beside them for deploys from here; or, with
-    --login-only, for these alone. Raises Problem.
-    """
+def log_in(run: Run, host: str, token: str) -> None:
+    """Log docker in for updates and deploys; with --login-only for these alone. Raises Problem."""
     login = {} if run.options.login_only else log_in_for_updates(run, host, token)
     for_deploys = run.one_by_one.submit(log_in_for_deploys, run, host, token)
     if run.options.login_only:
@@ -939,7 +966,7 @@ def log_in(run: "Run", host: str, token: str) -> None:
     log.info("Docker login succeeded for %s", host)
 
 
-def log_in_for_updates(run: "Run", host: str, token: str) -> dict[str, str]:
+def log_in_for_updates(run: Run, host: str, token: str) -> dict[str, str]:
     """Log docker in, in a folder of the run. Returns what variables it takes. Raises Problem."""
     folder = make_login_folder(run.folder, host)
     login = {"DOCKER_CONFIG": folder, "DOCKER_CONTEXT": run.context}
@@ -952,11 +979,10 @@ def log_in_for_updates(run: "Run", host: str, token: str) -> dict[str, str]:
     return login
 
 
-def log_in_for_deploys(run: "Run", host: str, token: str) -> None:
-    """Log docker in where deploys from here find it, and never cut that short: other tools share
-    that file. Raises Problem with --login-only.
-    """
+def log_in_for_deploys(run: Run, host: str, token: str) -> None:
+    """Log docker in where deploys from here find it. Raises Problem with --login-only."""
     try:
+        # Not cut short, since others share that file.
         hand_over(run, host, token, is_stoppable=False)
     except Problem as problem:
         if "not implemented" in problem.stderr:
@@ -984,7 +1010,7 @@ def make_login_folder(folder: str, host: str) -> str:
     return path
 
 
-def prove(run: "Run", host: str) -> None:
+def prove(run: Run, host: str) -> None:
     """Have docker authenticate with the login that it holds, and would send. Raises Problem."""
     try:
         run.one_by_one.submit(run.programs.run, *PROOF, host, is_stoppable=False).result()
@@ -997,7 +1023,7 @@ def prove(run: "Run", host: str) -> None:
     run.logins[host] = {}  # found without any variable
 
 
-def in_batches(run: "Run", host: str, rows: Sequence[Row]) -> None:
+def in_batches(run: Run, host: str, rows: Sequence[Row]) -> None:
     """Refresh services of one registry, batches side by side. What a batch leaves undone goes on in
     smaller ones, and only what fails alone has failed. Notes problems.
     """
@@ -1008,7 +1034,7 @@ def in_batches(run: "Run", host: str, rows: Sequence[Row]) -> None:
         rows = [row for row in together if row.name not in run.verdicts]
 
 
-def refresh(run: "Run", host: str, rows: Sequence[Row]) -> None:
+def refresh(run: Run, host: str, rows: Sequence[Row]) -> None:
     """Look at services of one registry, decide, update. Notes problems."""
     with noting(run.problems, (row.name for row in rows if row.name not in run.verdicts)):
         if run.programs.seconds_left() < CLOSING_SECONDS:
@@ -1027,19 +1053,20 @@ def refresh(run: "Run", host: str, rows: Sequence[Row]) -> None:
             if verdict[0] != DUE:
                 say(run, service.name, verdict)
         if due:
-            update(run, host, due, snapshot.taken_at)
+            update(run, host, due, snapshot.asked_at)
 
 
-def update(run: "Run", host: str, due: Sequence[Service], taken_at: float) -> None:
+def update(run: Run, host: str, due: Sequence[Service], asked_at: float) -> None:
     """Have swarm store the login that docker holds: the one step that changes the swarm. None is
     started STALE_SECONDS after the first question; what has begun by then goes on. What counts is
     that docker says which services it has updated. Notes the problems of the others.
     """
-    seconds = taken_at + STALE_SECONDS - time.monotonic()
+    seconds = asked_at + STALE_SECONDS - time.monotonic()
     if seconds < 0.1:
         raise Problem(f"docker took over {STALE_SECONDS} s to answer -> check this host's load")
     problem = Problem("docker did not confirm the update")
     try:
+        # The end of its time ends xargs, and not the updates: these have UPDATE_SECONDS more.
         printed = run.programs.run(
             *XARGS,
             *UPDATE,
@@ -1060,7 +1087,7 @@ def update(run: "Run", host: str, due: Sequence[Service], taken_at: float) -> No
                 run.restarts.add(service.name)
 
 
-def say_restarts(run: "Run") -> None:
+def say_restarts(run: Run) -> None:
     """Name the services whose tasks are being replaced although nothing had shown it before."""
     # One whose tasks all stay has no new UpdateStatus.
     services = {each.id: each for each in run.updated if not touched(each)}
@@ -1080,7 +1107,7 @@ def say_restarts(run: "Run") -> None:
 # What is said -------------------------------------------------------------------------------------
 
 
-def conclude(run: "Run", name: str, verdict: Verdict) -> None:
+def conclude(run: Run, name: str, verdict: Verdict) -> None:
     """What happened to a service in the end, and why. An alarm is for the last line."""
     run.verdicts[name] = verdict
     run.problems.pop(name, None)
@@ -1088,7 +1115,7 @@ def conclude(run: "Run", name: str, verdict: Verdict) -> None:
         say(run, name, verdict)
 
 
-def say(run: "Run", name: str, verdict: Verdict) -> None:
+def say(run: Run, name: str, verdict: Verdict) -> None:
     """What happens to a service, and why, once."""
     text = f"{name} {': '.join(filter(None, verdict))}"
     if text not in run.said:
@@ -1096,7 +1123,7 @@ def say(run: "Run", name: str, verdict: Verdict) -> None:
     run.said.add(text)
 
 
-def report(run: "Run") -> int:
+def report(run: Run) -> int:
     """Say what the run did, and what is missing. Returns the exit status."""
     run.verdicts.update({name: (FAILED, str(each)) for name, each in run.problems.items()})
     text = f"{summary(run)} in {time.monotonic() - run.begun_at:.1f} seconds"
@@ -1114,7 +1141,7 @@ def report(run: "Run") -> int:
     return status
 
 
-def summary(run: "Run") -> str:
+def summary(run: Run) -> str:
     """How often which outcome was."""
     services = Counter(how for name, (how, _) in run.verdicts.items() if " " not in name)
     logins = 0 if run.options.refresh_only else len(run.logins)
@@ -1137,31 +1164,6 @@ def by_reason(reasons: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 # The run ------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Run:
-    """What is to be done, with what, and how far it has come."""
-
-    options: argparse.Namespace
-    programs: Programs
-    folder: str  # for the logins of the run
-    # Whoever has a verdict is done, in all attempts; a problem is of the latest attempt, and of
-    # what has no verdict. What is left of them in the end has failed.
-    verdicts: dict[str, Verdict] = field(default_factory=dict)  # by name
-    problems: dict[str, Problem] = field(default_factory=dict)
-    context: str = ""  # docker's current one
-    versions: str = ""  # of the APIs, if the client's is older than the engine's
-    rows: dict[str, Row] = field(default_factory=dict)  # the services, by name
-    # Good logins: the variables by which docker finds each, by host.
-    logins: dict[str, dict[str, str]] = field(default_factory=dict)
-    # Docker replaces config.json without a lock, and two logins would lose one another's.
-    one_by_one: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
-    workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(BATCHES_AT_ONCE))
-    updated: list[Service] = field(default_factory=list)  # and not yet looked at again
-    restarts: set[str] = field(default_factory=set)  # services
-    said: set[str] = field(default_factory=set)  # which is not said again
-    begun_at: float = field(default_factory=time.monotonic)
 
 
 def run_all(programs: Programs, options: argparse.Namespace) -> int:
@@ -1280,10 +1282,9 @@ def find_account_host(run: Run, region: str) -> str:
 def leads(run: Run) -> bool:
     """Whether this manager refreshes. Raises Problem, or KeyError if docker does not say."""
     answer = run.programs.run(*LEADER) if run.options.leader_only else "true"
-    is_leader = {"true": True, "false": False}[answer]
-    if not is_leader:
+    if answer == "false":
         log.info("Another manager leads the swarm, and refreshes its services")
-    return is_leader
+    return {"true": True, "false": False}[answer]
 
 
 def rows_by_host(run: Run) -> dict[str, list[Row]]:
@@ -1390,13 +1391,12 @@ def add_options(add: Any) -> None:
 def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Exit with status 2 if options make no sense."""
     is_region = re.fullmatch("[a-z]+(-[a-z]+)+-[0-9]+", options.region or "eu-central-1")
-    are_hosts = all(map(ECR_HOST.fullmatch, options.registry))
     logs_in = options.login_only or options.region or options.registry
     # fmt: off
     errors = (
         ("" in options.services, "SERVICE takes the name of a service"),
         ("://" in "".join(options.registry), "--registry takes a host alone: leave out https://"),
-        (not are_hosts,
+        (not all(map(ECR_HOST.fullmatch, options.registry)),
          "--registry takes a host such as 123456789012.dkr.ecr.eu-central-1.amazonaws.com"),
         (not is_region, "--region takes a region such as eu-central-1"),
         (not 0 <= options.keep_rollback <= 10, "--keep-rollback takes a number from 0 to 10"),

@@ -85,7 +85,7 @@ UNTOUCHED: dict[str, tuple[str, str, dict[str, Any]]] = {
     "the same, for long": (
         TOO_LONG,
         "half finished",
-        {"restart": "on-failure", "replicas": "1/2", "others": "Complete 6 hours"},
+        {"restart": "on-failure", "replicas": "1/2", "changed_hours_ago": 6},
     ),
     "a lost node": (HELD, "half finished", {"restart": "none", "replicas": "1/2", "others": LOST}),
     "finished tasks beside those without a token": (

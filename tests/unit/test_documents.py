@@ -253,7 +253,7 @@ def test_what_the_last_update_changed(
 
     assert seen_rollout.changes_ports is changes_ports
     assert seen_rollout.leads_back is leads_back
-    assert seen_rollout.is_refresh is (former is not None and not leads_back)
+    assert seen_rollout.brings_nothing is (former is not None and not leads_back)
 
 
 def test_the_first_spec_has_no_ports() -> None:
@@ -261,7 +261,7 @@ def test_the_first_spec_has_no_ports() -> None:
 
 
 @pytest.mark.parametrize(
-    "state, is_refresh",
+    "state, brings_nothing",
     [
         ("updating", False),
         ("paused", False),
@@ -270,8 +270,8 @@ def test_the_first_spec_has_no_ports() -> None:
         ("rollback_paused", True),
     ],
 )
-def test_a_rollback_that_swarm_began_has_no_former_spec(state: str, is_refresh: bool) -> None:
-    assert seen("Running", rollout=state).rollout.is_refresh is is_refresh
+def test_a_rollback_that_swarm_began_has_no_former_spec(state: str, brings_nothing: bool) -> None:
+    assert seen("Running", rollout=state).rollout.brings_nothing is brings_nothing
 
 
 SPELLED_OUT = {"TaskTemplate.RestartPolicy": {"Condition": "any", "MaxAttempts": 0}}
@@ -279,7 +279,7 @@ NOT_SPELLED_OUT = {"TaskTemplate.RestartPolicy": None}
 
 
 @pytest.mark.parametrize(
-    "slots, facts, is_refresh",
+    "slots, facts, brings_nothing",
     [
         # A task that the rollout has made tells what it deploys.
         (("Running<", "Failed"), {}, True),
@@ -297,11 +297,11 @@ NOT_SPELLED_OUT = {"TaskTemplate.RestartPolicy": None}
     ],
 )
 def test_what_a_rollout_deploys_its_tasks_tell(
-    slots: tuple[Slot, ...], facts: dict[str, Any], is_refresh: bool
+    slots: tuple[Slot, ...], facts: dict[str, Any], brings_nothing: bool
 ) -> None:
     service = seen(*slots, **{"rollout": "paused", "former": A_REFRESH, **facts})
 
-    assert service.rollout.is_refresh is is_refresh
+    assert service.rollout.brings_nothing is brings_nothing
 
 
 def test_of_the_tasks_that_a_rollout_has_made_the_newest_tells() -> None:
@@ -337,7 +337,7 @@ def test_a_task_is_of_a_rollout_from_the_very_moment_on(
     shown.tasks["1"]["CreatedAt"] = created
     [service] = look(shown)
 
-    assert service.rollout.is_refresh is is_of_the_rollout
+    assert service.rollout.brings_nothing is is_of_the_rollout
 
 
 # How tasks differ from what an update would write -------------------------------------------------
@@ -501,10 +501,11 @@ AGES = [
 
 @pytest.mark.parametrize("age, has_lasted", AGES)
 def test_age_of_a_task(age: str, has_lasted: bool) -> None:
-    for state, kind in (("Running", SERVES), ("Complete", ENDED)):
+    waits = LACKS_TOKEN if has_lasted else PREPARES
+    for state, kind in (("Running", SERVES), ("Complete", ENDED), ("Pending", waits)):
         task = task_in(listed(f"{state} {age} ago"))
 
-        assert task == script.Task("t", "n", True, state, kind, has_lasted, "")
+        assert task == script.Task("t", "n", True, state, kind, "")
 
 
 @pytest.mark.parametrize(
@@ -739,7 +740,7 @@ def test_it_counts_from_before_the_first_question(monkeypatch: pytest.MonkeyPatc
     shown = Shown("Running")
     snapshot = script.look(Slow(shown), "", [script.Row("id", "web", ECR)])
 
-    assert snapshot.taken_at == 100.0
+    assert snapshot.asked_at == 100.0
 
 
 # What docker does not show ------------------------------------------------------------------------
