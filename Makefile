@@ -65,7 +65,7 @@ e2e-systemd: .venv/ready  ## the units, on a booted system; needs root
 
 # With the Python that the script's first line names, if that has sh: so do its users.
 walk: .venv/ready  ## random histories on real swarms, with no update, the script, a plain update; root
-	.venv/bin/python tests/real/walk.py $(OPTIONS)
+	.venv/bin/python tests/real/walk $(OPTIONS)
 
 bench: .venv/ready  ## how fast it is, next to a plain loop, on a real swarm; needs root
 	python=$$(/usr/bin/python3 -c 'import sh' 2>&- && echo /usr/bin/python3 || echo .venv/bin/python); $$python tests/real/bench.py

@@ -48,7 +48,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Callable, Optional
+from itertools import chain, repeat
+from typing import Any, Optional
 
 # Where root's pip installs on Fedora and Amazon Linux, which an isolated Python leaves out.
 sys.path.append("/usr/local/lib/python{}.{}/site-packages".format(*sys.version_info))
@@ -56,7 +57,7 @@ SH_ERROR = ""  # --help and --version do without sh
 try:
     import sh
 except Exception as error:  # noqa: BLE001 (a broken one may raise anything)
-    SH_ERROR = f"{type(error).__name__}: {error}"
+    SH_ERROR = f"{error!r} -> apt-get install python3-sh, or pip3 install 'sh<3'"
 
 # To be read from top to bottom, as the data goes: what docker shows, the model of what an update
 # would do, policy, acts. Few places do something to a machine: Programs.start() starts programs,
@@ -68,20 +69,19 @@ except Exception as error:  # noqa: BLE001 (a broken one may raise anything)
 
 TRY_SECONDS = 240  # of one try; eight of them and their pauses fit into the unit's TimeoutStartSec
 PROGRAM_SECONDS = 60  # of one program: what takes longer hangs, and is killed
-QUESTION_SECONDS = 20  # of one question to docker
+QUESTION_SECONDS = 20  # of one question
 UPDATE_SECONDS = 30  # of one update
 STALE_SECONDS = 2  # after the first question no update is started that rests on the answers
-CLOSING_SECONDS = 30  # that are left for the check after the last updates
+CLOSING_SECONDS = 60  # of a try that are left for the last updates and the check after them
 KILL_SECONDS = 5  # between SIGTERM and SIGKILL
 # Before the next attempt of a try: a daemon that restarts takes some seconds, and so does a new
 # leader. Before the next try, with --tries.
 PAUSES = (1, 3, 9)
 TRY_PAUSE = 60
 SAID_LENGTH = 500  # characters of what a program said that are shown: the last ones tell most
-# Services that are read, then updated, together; what was left undone goes on in smaller batches,
-# so that what spoils a batch is alone in the end.
-BATCHES = (32, 8, 2, 1)
+BATCHES = (32, 8, 2, 1)  # services that are read, then updated, together: see in_batches()
 LONG_HOURS = 6  # half a token's lifetime
+THE_RUN = "the run"  # where else a service's name stands: those have no space
 
 # More at once gain nothing: the start of the docker client takes all processors.
 BATCHES_AT_ONCE = min(4, 1 + (os.cpu_count() or 1))
@@ -130,7 +130,6 @@ ENVIRONMENT = {
     "AWS_ECR_IGNORE_CREDS_STORAGE": "true",  # or a credential helper refuses docker login
     "AWS_CLI_AUTO_PROMPT": "off",  # or aws fails without a terminal
 }
-UNSET = "DOCKER_API_VERSION"  # an old one strips settings that it does not know from each service
 # What docker says when a credential helper gave it a login that the registry has taken, but stores
 # none, as ECR's before 0.9.0 (amazon-ecr-credential-helper#102): that it tries, then, by its
 # version, one of two endings; and what it says if the registry has not taken it.
@@ -199,49 +198,10 @@ TEMPLATE_DEFAULTS: dict[str, Any] = {
 # How the spec of a task differs from what an update would write.
 OLDER, UNSORTED, PLACED = "older", "unsorted", "placed"
 
-DUE, RESTARTING, FORCED, REFRESHED, LEFT, HELD, OVERDUE, FAILED = OUTCOMES = (
-    "will be refreshed", "will be refreshed, which restarts its tasks", "will be refreshed anyway",
-    "refreshed", "left alone", "held back", "held back too long", "failed")
 NOTICE = logging.INFO + 5
-LEVELS = {RESTARTING: logging.WARNING, FORCED: logging.WARNING, HELD: NOTICE,
-          OVERDUE: logging.WARNING, FAILED: logging.ERROR}
 PRIORITIES = {logging.INFO: 6, NOTICE: 5, logging.WARNING: 4, logging.ERROR: 3}  # sd-daemon(3)
 log = logging.getLogger("ecr_swarm_login")
-
-GO_ON = " -> to continue: docker service update --with-registry-auth {0.name}"
-TAG_IT = "-> tag it: docker service update --with-registry-auth --image {0.image}:TAG {0.name}"
-ANYWAY = " -> to refresh it anyway: ecr_swarm_login.py --all-services {0.name}"
-# The first row that applies, by facts(): what happens to a service, what says that it has been held
-# back for too long, whether --all-services overrules it, and why ({0} is the Service).
-POLICY = (
-    ("elsewhere", LEFT, "", True, "its image is not in ECR, and an update may wipe its login"),
-    ("moved", HELD, "", False, "its image has just moved to another registry; see the next run"),
-    ("a job", LEFT, "", True, "it is a job, and would run again"),
-    ("of an unknown mode", HELD, "rollout", True, "this version does not know its mode, {0.mode}"),
-    ("not understood", HELD, "rollout", True,
-     "the docker client predates the engine and would drop {0.dropped} -> update the client"),
-    ("without a tag", HELD, "rollout", True,
-     f"its image has neither tag nor digest; an update would deploy {{0.image}}:latest {TAG_IT}"),
-    ("amid a rollout", HELD, "rollout", True,
-     f"its rollout is {{0.rollout.state}}, and a refresh would advance it{GO_ON}{{0.way_back}}"),
-    ("behind", HELD, "change", True,
-     f"tasks still run an older spec, and a refresh would continue the rollout{GO_ON}"),
-    ("to roll back", LEFT, "", True, "--keep-rollback keeps docker service rollback possible"),
-    ("half finished, and lacks a token", FAILED, "", True,
-     f"finished tasks would start again, and others lack a valid token{ANYWAY}"),
-    ("half finished", HELD, "end", True,
-     f"some tasks have finished, and an update would start them again{ANYWAY}"),
-    ("finished", LEFT, "", True, "its tasks have finished, and would run again"),
-    ("starting", HELD, "change", True, "its tasks are starting, and would be restarted"),
-    ("unsorted", RESTARTING, "change", False,
-     "the docker client reorders its mounts or ulimits{0.what_runs_then}"),
-    ("misplaced", RESTARTING, "change", False,
-     "its placement is out of date; any update with a token applies the new one{0.what_runs_then}"),
-    ("too many", RESTARTING, "change", False, "more of its tasks are running than it should have"),
-    ("in ECR", DUE, "", False, "it pulls from ECR"),
-)
 # fmt: on
-RESTART_REASON = "; likely cause: after an engine upgrade docker writes the same spec differently"
 
 
 # Programs -----------------------------------------------------------------------------------------
@@ -250,40 +210,33 @@ RESTART_REASON = "; likely cause: after an engine upgrade docker writes the same
 class Problem(Exception):
     """What went wrong, in one line: what failed, what the program said -> what to do."""
 
-    def __init__(self, text: str, tries: int = ALWAYS, stdout: str = "", said: str = "") -> None:
+    def __init__(self, text: str, tries: int = ALWAYS, stdout: str = "", stderr: str = "") -> None:
         super().__init__(text)
-        self.tries = tries  # of --tries are worth it
-        self.stdout, self.said = stdout, said  # of a program that failed; it said that on stderr
+        self.tries = tries  # how many of --tries it is worth
+        self.stdout, self.stderr = stdout, stderr  # of a program that failed
 
     def after(self, beginning: str) -> "Problem":
         """The same with more to say before it."""
-        return Problem(f"{beginning}: {self}", self.tries)
-
-
-# By what they befell: a service, by its name; or with a space in it, which no name has.
-Problems = dict[str, Problem]
-THE_RUN = "the run"
+        return Problem(f"{beginning}: {self}", self.tries, stderr=self.stderr)
 
 
 @contextlib.contextmanager
-def noting(problems: Problems, names: Iterable[str]) -> Iterator[None]:
-    """The one place where what is raised ends up: as the problem of all these names."""
+def noting(problems: dict[str, Problem], names: Iterable[str]) -> Iterator[None]:
+    """Note what is raised as the problem of all names; a generator of names is read only then."""
     try:
         yield
     except Problem as problem:
         # Or all that it met on its way stays in memory.
         problems.update(dict.fromkeys(names, problem.with_traceback(None)))
     except Exception as error:  # noqa: BLE001 (one line is all that a person should read)
-        text = (
-            "docker's output is unexpected, or this host lacks something:"
-            f" {type(error).__name__}: {error}"
-        )
-        problems.update(dict.fromkeys(names, Problem(in_one_line(text))))
+        text = "docker's output is unexpected, or this host lacks something"
+        unforeseen = Problem(in_one_line(f"{text}: {type(error).__name__}: {error}"))
+        problems.update(dict.fromkeys(names, unforeseen))
 
 
 @dataclass
 class Programs:
-    """Starts all programs, of which none outlives the try's time or a signal."""
+    """Starts all programs, and ends them when their time is over, or at a signal."""
 
     environment: Mapping[str, str]  # of all programs
     deadline: float = 0  # of the try, on the monotonic clock
@@ -318,17 +271,18 @@ class Programs:
         """
         name = " ".join(command).removeprefix(f"{' '.join(XARGS)} ").partition(" -")[0]
         limit = min(seconds, self.seconds_left())
-        if limit < (0.1 if how.get("is_stoppable", True) else seconds):
+        least = 0.1 if how.get("is_stoppable", True) else seconds
+        if limit < least:
             raise Problem(f"{name} was not started: time limit reached")
         begun_at = time.monotonic()
-        status, stdout, said = self.start(command, limit, **how)
+        status, stdout, stderr = self.start(command, limit, **how)
         if command[: len(AWS_TOKEN)] == AWS_TOKEN:
             self.secrets += [word for word in stdout.split() if len(word) > 15]
         for secret in self.secrets:
-            said = said.replace(secret, "[secret]")
+            stderr = stderr.replace(secret, "[secret]")
         if status:
             has_hung = status in (124, 137) and time.monotonic() - begun_at >= limit - 0.1
-            raise explained(name, status, has_hung, stdout, said)
+            raise explained(name, status, has_hung, stdout, stderr)
         return stdout
 
     def start(
@@ -356,10 +310,10 @@ class Programs:
                 with contextlib.suppress(sh.ErrorReturnCode):
                     running.wait()
             finally:
-                self.end(running.pid, drain_seconds)
+                self.end_group(running.pid, drain_seconds)
             return running.exit_code, content(out), content(err)
 
-    def end(self, group: int, drain_seconds: float) -> None:
+    def end_group(self, group: int, drain_seconds: float) -> None:
         """Wait for what a program has left running, but not for long; then kill it."""
         deadline = time.monotonic() + drain_seconds
         while signal_group(group, 0) and time.monotonic() < deadline:
@@ -392,20 +346,19 @@ def signal_group(group: int, number: int) -> bool:
     return False
 
 
-def in_one_line(said: str) -> str:
+def in_one_line(text: str) -> str:
     """What a program said in the end, in one line that no terminal takes for a command."""
-    printable = "".join(letter if letter.isprintable() else " " for letter in said)
+    printable = "".join(letter if letter.isprintable() else " " for letter in text)
     return " ".join(printable.split())[-SAID_LENGTH:]
 
 
-def explained(name: str, status: int, has_hung: bool, stdout: str, said: str) -> Problem:
+def explained(name: str, status: int, has_hung: bool, stdout: str, stderr: str) -> Problem:
     """The problem with a program that has not ended well."""
     how = "hung, and was killed" if has_hung else f"failed with exit status {status}"
-    text = f"{name} {how}: {in_one_line(said[-9999:]) or 'no output'}"
-    for needle, tries, remedy in REMEDIES:
-        if needle in text.lower():
-            return Problem(f"{text} -> {remedy}", tries, stdout, said)
-    return Problem(text, ALWAYS, stdout, said)
+    text = f"{name} {how}: {in_one_line(stderr[-9999:]) or 'no output'}"
+    fitting = (row for row in REMEDIES if row[0] in text.lower())
+    _, tries, remedy = next(fitting, ("", ALWAYS, ""))
+    return Problem(f"{text} -> {remedy}" if remedy else text, tries, stdout, stderr)
 
 
 # What docker shows --------------------------------------------------------------------------------
@@ -429,7 +382,6 @@ class Task:
     is_wanted: bool  # swarm wants it to run: its desired state is at most Running
     state: str
     kind: str  # what it is to an update: a value of KINDS
-    has_lasted: bool  # it has been in this state for LONG_HOURS
     difference: str  # from what an update would write: OLDER, UNSORTED, PLACED, or ""
 
 
@@ -442,8 +394,8 @@ class Rollout:
     hours: float  # since it ended or began, or since the service was created
     rolls_back: bool  # by itself, if it fails
     changes_ports: bool
-    is_deploy: bool  # it may have brought more than a token for the tasks
-    leads_back: bool  # docker service rollback leads to another spec
+    brings_nothing: bool  # it is certain to bring tasks nothing but a token
+    leads_back: bool  # docker service rollback is certain to lead to another spec
 
 
 @dataclass(frozen=True)
@@ -461,8 +413,8 @@ class Service:
     rollout: Rollout
     unchanged_hours: float  # since anything was changed: its token is no younger
     dropped: str  # the settings that the client would drop, and the API versions
-    slots: Mapping[str, Sequence[Task]]  # or nodes; the newest task first
-    usable: Optional[frozenset[str]] = None  # IDs of nodes that it may use, if anybody asked
+    slots: "Slots"
+    usable_nodes: Optional[frozenset[str]] = None  # IDs of nodes that it may use, if anybody asked
 
     @property
     def way_back(self) -> str:
@@ -471,10 +423,10 @@ class Service:
         return f"; to roll back: docker service rollback {self.name}" if can else ""
 
     @property
-    def has_tasks_on(self) -> bool:
+    def is_running(self) -> bool:
         """Whether swarm wants a task that serves, or is on its way there."""
-        tasks = [task for slot in self.slots.values() for task in slot if task.is_wanted]
-        return any(task.kind in (SERVES, PREPARES) for task in tasks)
+        wanted = (task for slot in self.slots.values() for task in slot if task.is_wanted)
+        return any(task.kind in (SERVES, PREPARES) for task in wanted)
 
     @property
     def what_runs_then(self) -> str:
@@ -487,12 +439,11 @@ class Snapshot:
     """What services are at one moment."""
 
     services: Sequence[Service]
-    taken_at: float  # on the monotonic clock, before the first question
+    asked_at: float  # on the monotonic clock: before the first question
 
 
 Document = dict[str, Any]  # what docker prints of one thing
-Documents = dict[str, Document]  # by ID
-Slots = dict[str, list[Task]]  # or nodes; the newest task first
+Slots = Mapping[str, Sequence[Task]]  # or nodes; the newest task first
 
 
 def value_at(data: Any, *path: str) -> Any:
@@ -504,57 +455,60 @@ def value_at(data: Any, *path: str) -> Any:
 
 def look(programs: Programs, versions: str, rows: Sequence[Row]) -> Snapshot:
     """What services are now, given the versions if the client is older. Raises Problem etc."""
-    taken_at = time.monotonic()
+    asked_at = time.monotonic()
     ids = [row.short_id for row in rows]
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(programs.run, *TASKS, *ids, seconds=QUESTION_SECONDS)
-        services = {data["ID"]: data for data in ask(programs, INSPECT, ids)}
-        slots = slots_from(asked.result())
-    names = sorted(data["Spec"]["Name"] for data in services.values())
-    if names != sorted(row.name for row in rows):
-        # It prefers a name: moby, daemon/cluster/helpers.go, getService.
+        listing = pool.submit(programs.run, *TASKS, *ids, seconds=QUESTION_SECONDS)
+        documents = {data["ID"]: data for data in ask(programs, INSPECT, ids)}
+        listed = slots_from(listing.result())
+    names = sorted(data["Spec"]["Name"] for data in documents.values())
+    if names != sorted(row.name for row in rows) or listed.keys() - documents.keys():
+        # It takes an ID for a name, if there is one: moby, daemon/cluster/helpers.go, getService.
         raise Problem(f"docker shows {', '.join(names)} for ID {', '.join(ids)}")
-    specs = ask_for_specs(programs, services, slots)
-    dropped = ask_what_is_dropped(programs, versions, services)
-    read = [
-        service_from(data, slots.get(key, {}), specs, dropped.get(key, ""))
-        for key, data in services.items()
+    telling = (telling_tasks(data, listed.get(key, {})) for key, data in documents.items())
+    inspected = {data["ID"]: data for data in ask(programs, SPECS, list(chain(*telling)))}
+    dropped = what_is_dropped(programs, versions, list(documents.values()))
+    services = [
+        service_from(data, listed.get(key, {}), inspected, dropped.get(key, ""))
+        for key, data in documents.items()
     ]
-    return Snapshot(with_nodes(programs, read), taken_at)
+    return Snapshot(with_nodes(programs, services), asked_at)
 
 
 def ask(programs: Programs, command: Sequence[str], ids: Sequence[str]) -> list[Document]:
-    """Ask docker for things by ID. Where some are gone it names them, prints the others, and fails;
-    what it neither prints nor names is no reason to go on. Raises Problem or ValueError.
+    """Ask docker for things by ID. Where some are gone it prints the others, names these on stderr,
+    and fails. What it neither prints nor names is unknown: Problem, or ValueError.
     """
-    problem = Problem(f"{' '.join(command).partition(' -')[0]} printed less than was asked for")
+    if not ids:
+        return []
+    stderr, problem = "", Problem(f"{' '.join(command).partition(' -')[0]} printed too little")
     try:
-        printed, said = (programs.run(*command, *ids, seconds=QUESTION_SECONDS) if ids else ""), ""
+        printed = programs.run(*command, *ids, seconds=QUESTION_SECONDS)
     except Problem as error:
-        problem, printed, said = error, error.stdout, error.said
-    if not all(each in printed or each in said for each in ids):
+        printed, stderr, problem = error.stdout, error.stderr, error
+    unknown = [each for each in ids if each not in printed and each not in stderr]
+    if unknown:
         raise problem
     return [json.loads(line) for line in printed.split("\n") if line]
 
 
-def ask_for_specs(programs: Programs, services: Documents, slots: dict[str, Slots]) -> Documents:
-    """The tasks that tell of which spec they are: those that serve, in each run; and the newest of
-    each slot where a rollout is not settled, which may show what it deploys.
+def telling_tasks(data: Document, slots: Slots) -> list[str]:
+    """The IDs of tasks whose spec has to be known: those that serve, and the newest of each slot
+    where a rollout is not settled, which may show what it deploys.
     """
+    is_settled = (value_at(data, "UpdateStatus", "State") or "") in SETTLED
     ids = []
-    for key, data in services.items():
-        is_settled = (value_at(data, "UpdateStatus", "State") or "") in SETTLED
-        for tasks in slots.get(key, {}).values():
-            newest = [] if is_settled else tasks[:1]
-            ids += [task.id for task in tasks if task.kind == SERVES or task in newest]
-    return {data["ID"]: data for data in ask(programs, SPECS, ids)}
+    for tasks in slots.values():
+        newest = [] if is_settled else tasks[:1]
+        ids += [task.id for task in tasks if task.kind == SERVES or task in newest]
+    return ids
 
 
-def ask_what_is_dropped(programs: Programs, versions: str, services: Documents) -> dict[str, str]:
+def what_is_dropped(programs: Programs, versions: str, services: list[Document]) -> dict[str, str]:
     """The settings that the client would drop, by ID of the service, if it is the older one."""
     if not versions:
         return {}
-    known = {key: settings_in(data["Spec"]) for key, data in services.items()}
+    known = {data["ID"]: settings_in(data["Spec"]) for data in services}
     sent = json.loads(programs.run(*SENT, *known, seconds=QUESTION_SECONDS))
     lost = {data["ID"]: settings_in(data["Spec"]) - known[data["ID"]] for data in sent}
     return {key: ", ".join(sorted(lost[key])) + versions for key in lost if lost[key]}
@@ -570,16 +524,16 @@ def settings_in(data: Any, path: str = "") -> set[str]:
     return found.union(*(settings_in(value, f"{path}{key}.") for key, value in data.items()))
 
 
-def service_from(data: Document, slots: Slots, specs: Documents, dropped: str) -> Service:
-    """A service, as docker inspects it, with its tasks, listed and inspected. Raises KeyError."""
+def service_from(data: Document, slots: Slots, shown: dict[str, Document], dropped: str) -> Service:
+    """A service, as docker inspects it, with its tasks, listed and shown. Raises KeyError."""
     spec = data["Spec"]
     (mode,) = spec["Mode"]
     replicas = int(spec["Mode"][mode].get("Replicas", 0))
     if replicas and not slots:
         raise Problem(f"docker lists none of its {replicas} tasks")
     template = with_defaults(spec["TaskTemplate"])
-    made = [specs[task.id] for tasks in slots.values() for task in tasks if task.id in specs]
-    written = Written(template, stored_template(data, template, made))
+    made = [shown[task.id] for tasks in slots.values() for task in tasks if task.id in shown]
+    current = Current(template, stored_template(data, template, made))
     return Service(
         id=data["ID"],
         name=spec["Name"],
@@ -589,60 +543,29 @@ def service_from(data: Document, slots: Slots, specs: Documents, dropped: str) -
         condition=template["RestartPolicy"]["Condition"],
         max_attempts=int(template["RestartPolicy"]["MaxAttempts"]),
         constraints=template["Placement"].get("Constraints") or (),
-        rollout=rollout_from(data, written),
+        rollout=rollout_from(data, current),
         unchanged_hours=hours_since(data["UpdatedAt"]),
         dropped=dropped,
         slots={
             slot: [
-                replace(task, difference=written.difference(specs.get(task.id))) for task in tasks
+                replace(task, difference=current.difference(shown.get(task.id))) for task in tasks
             ]
             for slot, tasks in slots.items()
         },
     )
 
 
-@dataclass(frozen=True)
-class Written:
-    """What an update would write of a service's tasks."""
-
-    template: Document  # TaskTemplate, with defaults
-    stored: Optional[Document]  # as_stored(), that is, without them, if that is known
-
-    def differs_from(self, template: Document) -> bool:
-        """Whether swarm takes a template for another: a default that is spelled out makes one."""
-        is_known_other = self.stored is not None and self.stored != as_stored(template)
-        return is_known_other or with_defaults(template) != self.template
-
-    def difference(self, task: Optional[Document]) -> str:
-        """How a task differs from that, given docker inspect of it, or nothing if it is gone."""
-        template = task["Spec"] if task else self.template
-        if task and self.differs_from({**template, "Placement": self.template["Placement"]}):
-            return OLDER
-        if not are_sorted(self.template["ContainerSpec"]):
-            return UNSORTED
-        return PLACED if with_defaults(template) != self.template else ""
+# Swarm stores a TaskTemplate as it was sent, and compares it so: one that spells out a default is
+# another than one that does not. PreviousSpec and tasks show that. Spec, which an update writes
+# again, is shown with all defaults filled in; how it is stored has to be found out.
 
 
-def stored_template(data: Document, template: Document, made: list[Document]) -> Optional[Document]:
-    """A TaskTemplate as swarm stores it, with no default filled in, or None if nobody knows.
-
-    A task that was made of it tells: one created since the rollout began, or since the service was
-    changed. Without a rollout the former spec tells, too, since no update has replaced tasks since.
-    """
-    status = data.get("UpdateStatus") or {}
-    # Without the Z an earlier moment is a smaller text.
-    since = (status.get("StartedAt") or data["UpdatedAt"]).rstrip("Z")
-    alike = {
-        task["CreatedAt"].rstrip("Z"): as_stored(task["Spec"])
-        for task in made
-        if with_defaults(task["Spec"]) == template
-    }
-    newest = max(alike, default="")
-    if newest >= since:
-        return alike[newest]
-    former = value_at(data, "PreviousSpec", "TaskTemplate")
-    is_alike = not status and former and with_defaults(former) == template
-    return as_stored(former) if is_alike else None
+def with_defaults(template: Document) -> Document:
+    """A TaskTemplate as docker inspects Spec."""
+    whole = {**TEMPLATE_DEFAULTS, **template}
+    for key in ("RestartPolicy", "ContainerSpec"):
+        whole[key] = {**TEMPLATE_DEFAULTS[key], **(template.get(key) or {})}
+    return whole
 
 
 def as_stored(template: Document) -> Document:
@@ -650,34 +573,70 @@ def as_stored(template: Document) -> Document:
     return {key: value for key, value in template.items() if key not in ("Runtime", "Placement")}
 
 
-def rollout_from(data: Document, written: Written) -> Rollout:
+@dataclass(frozen=True)
+class Current:
+    """A service's TaskTemplate, which an update writes again."""
+
+    template: Document  # with defaults filled in, as docker shows it
+    stored: Optional[Document]  # without: as_stored(), if that is known
+
+    def differs_from(self, other: Document) -> bool:
+        """Whether another TaskTemplate differs to swarm, as one that spells out a default does."""
+        is_spelled_out = self.stored is not None and self.stored != as_stored(other)
+        return is_spelled_out or with_defaults(other) != self.template
+
+    def difference(self, task: Optional[Document]) -> str:
+        """How a task differs, given docker inspect of it, or None if nobody asked or it is gone."""
+        if task is None:
+            return ""
+        # Another placement alone replaces no task, unless the token differs: task.go, IsTaskDirty.
+        if self.differs_from({**task["Spec"], "Placement": self.template["Placement"]}):
+            return OLDER
+        if not are_sorted(self.template["ContainerSpec"]):
+            return UNSORTED
+        return PLACED if with_defaults(task["Spec"]) != self.template else ""
+
+
+def stored_template(data: Document, template: Document, made: list[Document]) -> Optional[Document]:
+    """A service's TaskTemplate as swarm stores it, if a task or PreviousSpec shows that."""
+    status = data.get("UpdateStatus") or {}
+    # Without the Z an earlier moment is a smaller text.
+    since = (status.get("StartedAt") or data["UpdatedAt"]).rstrip("Z")
+    # The newest first: swarm's own rollback keeps StartedAt, and tasks of the bad spec came after.
+    for task in sorted(made, key=lambda task: task["CreatedAt"].rstrip("Z"), reverse=True):
+        is_made_of_it = task["CreatedAt"].rstrip("Z") >= since
+        if is_made_of_it and with_defaults(task["Spec"]) == template:
+            return as_stored(task["Spec"])
+    former = value_at(data, "PreviousSpec", "TaskTemplate")
+    # Without an UpdateStatus the last update has replaced no tasks, so it changed nothing there.
+    if former and not status and with_defaults(former) == template:
+        return as_stored(former)
+    return None
+
+
+def rollout_from(data: Document, current: Current) -> Rollout:
     """How far the last update has come, as docker inspects the service."""
     status = data.get("UpdateStatus") or {}
     state, began = status.get("State", ""), status.get("StartedAt", "")
-    former = data.get("PreviousSpec") or data["Spec"]
-    is_first = former is data["Spec"]
-    changes_ports = former.get("EndpointSpec") != data["Spec"].get("EndpointSpec")
-    is_other = changes_ports or (not is_first and written.differs_from(former["TaskTemplate"]))
-    # A rollback that swarm began has no former spec. Once that has paused, there is nothing that it
-    # could go on to: which tasks serve decides.
-    is_unknown = written.stored is None or (is_first and state != "rollback_paused")
+    former = data.get("PreviousSpec")
+    if former:
+        changes_ports = former.get("EndpointSpec") != data["Spec"].get("EndpointSpec")
+        leads_back = changes_ports or current.differs_from(former["TaskTemplate"])
+        brings_nothing = not leads_back and current.stored is not None
+    else:
+        changes_ports = leads_back = False
+        # Swarm's own rollback leaves no former spec. Once it has paused, there is nothing that it
+        # could go on to: which tasks serve decides.
+        brings_nothing = state == "rollback_paused" and current.stored is not None
     return Rollout(
         state=state,
         began=began,
         hours=hours_since(status.get("CompletedAt") or began or data["CreatedAt"]),
         rolls_back=value_at(data, "Spec", "UpdateConfig", "FailureAction") == "rollback",
         changes_ports=changes_ports,
-        is_deploy=is_other or is_unknown,
-        leads_back=is_other,
+        brings_nothing=brings_nothing,
+        leads_back=leads_back,
     )
-
-
-def with_defaults(template: Document) -> Document:
-    """A TaskTemplate as docker service inspect shows Spec, but not PreviousSpec and tasks."""
-    whole = {**TEMPLATE_DEFAULTS, **template}
-    for key in ("RestartPolicy", "ContainerSpec"):
-        whole[key] = {**TEMPLATE_DEFAULTS[key], **(template.get(key) or {})}
-    return whole
 
 
 def are_sorted(container: Document) -> bool:
@@ -696,10 +655,10 @@ def hours_since(moment: str) -> float:
     return max(0.0, time.time() - then.timestamp()) / 3600
 
 
-def slots_from(printed: str) -> dict[str, Slots]:
+def slots_from(printed: str) -> Mapping[str, Slots]:
     """The tasks that docker service ps lists, the newest first, by ID of their service."""
-    services: dict[str, Slots] = {}
-    # Not splitlines(), which cuts JSON at U+0085, too.
+    services: dict[str, dict[str, list[Task]]] = {}
+    # The oldest first: it tells more of the next one. Not splitlines(), which cuts at U+0085, too.
     for line in filter(None, reversed(printed.split("\n"))):
         row = json.loads(line)
         # SERVICE.SLOT, or SERVICE.NODE if it is global.
@@ -718,13 +677,13 @@ def task_from(row: Document, former: Sequence[Task]) -> Task:
     is_long_unit = unit in ("days", "weeks", "months", "years")
     has_lasted = is_long_unit or (unit == "hours" and int(number) >= LONG_HOURS)
     # Not every rejection is for want of a token: swarmkit, constraint_enforcer.go.
-    is_misplaced = "assigned node no longer meets constraints" in str(row.get("Error"))
-    if is_misplaced or (kind in (SERVES, PREPARES) and not is_wanted):
+    was_evicted = "assigned node no longer meets constraints" in str(row.get("Error"))
+    if was_evicted or (kind in (SERVES, PREPARES) and not is_wanted):
         kind = STOPPED
     # It may wait for a token if the one before it had none, or if its own has expired meanwhile.
     elif kind == PREPARES and (has_lasted or any(task.kind == LACKS_TOKEN for task in former)):
         kind = LACKS_TOKEN
-    return Task(row["ID"], row["Node"], is_wanted, state, kind, has_lasted, "")
+    return Task(row["ID"], row["Node"], is_wanted, state, kind, "")
 
 
 def with_nodes(programs: Programs, services: Sequence[Service]) -> list[Service]:
@@ -732,11 +691,11 @@ def with_nodes(programs: Programs, services: Sequence[Service]) -> list[Service]
     # As long as nobody has asked, an update counts as if all could be used.
     spread = [each for each in services if each.mode == "Global" and touched(each)]
     nodes = ask(programs, NODES, list({node for each in spread for node in each.slots}))
-    asked = {
+    usable = {
         each.id: frozenset(node["ID"] for node in nodes if may_use(node, each.constraints))
         for each in spread
     }
-    return [replace(each, usable=asked.get(each.id)) for each in services]
+    return [replace(each, usable_nodes=usable.get(each.id)) for each in services]
 
 
 # The model: what swarm does with an update --------------------------------------------------------
@@ -749,46 +708,47 @@ def touched(service: Service) -> list[Task]:
     again. Source: moby/swarmkit, manager/orchestrator, as are all names of files below.
     """
     counting = {slot: tasks_that_count(service, tasks) for slot, tasks in service.slots.items()}
-    counting = {slot: tasks for slot, tasks in counting.items() if tasks}
-    stay, go = reconcile(service, counting)
-    tasks = [task for slot in stay for task in replaced(service, counting[slot])]
-    return tasks + [task for slot in go for task in counting[slot] if task.kind == SERVES]
+    stay, surplus = reconcile(service, {slot: some for slot, some in counting.items() if some})
+    updated = [task for slot in stay for task in replaced(service, counting[slot])]
+    return updated + [task for slot in surplus for task in counting[slot] if task.kind == SERVES]
 
 
 def tasks_that_count(service: Service, tasks: Sequence[Task]) -> Sequence[Task]:
-    """The tasks for which a slot counts: restart.go, UpdatableTasksInSlot."""
+    """The tasks of a slot that an update looks at: restart.go, UpdatableTasksInSlot."""
     wanted = [task for task in tasks if task.is_wanted]
-    if wanted or restarts_itself(service, tasks[0]):
-        return wanted  # or none: swarm starts another task anyway
-    return tasks[:1]
+    if wanted:
+        return wanted
+    # For the newest one swarm starts another anyway, or an update does.
+    return [] if restarts_itself(service, tasks[0]) else tasks[:1]
 
 
 def restarts_itself(service: Service, task: Task) -> bool:
     """Whether swarm starts a task that is over again by itself: restart.go, shouldRestart."""
-    if service.condition not in ("any", "on-failure"):
+    restarts = {"any": True, "on-failure": task.state != "Complete"}
+    if not restarts.get(service.condition):
         return False
-    if service.condition == "on-failure" and task.state == "Complete":
-        return False
+    # On a node that was drained or lost it starts when that is back.
     if service.mode == "Global" and task.kind == STOPPED:
         return True
-    # All attempts may be used up, which is not shown.
+    # With a limit all attempts may be used up, which docker does not show.
     return service.max_attempts == 0
 
 
-def reconcile(
-    service: Service, counting: Mapping[str, Sequence[Task]]
-) -> tuple[list[str], list[str]]:
+def reconcile(service: Service, slots: Slots) -> tuple[list[str], list[str]]:
     """Which slots stay and are updated, and which are removed: services.go, global.go."""
     if service.mode == "Replicated":
-        slots = in_order_of_removal(counting)
-        return slots[: service.replicas], slots[service.replicas :]
+        ordered = in_order_of_removal(slots)
+        return ordered[: service.replicas], ordered[service.replicas :]
     # Tasks on other nodes are shut down, if they are not yet, and start nothing.
-    return [node for node in counting if service.usable is None or node in service.usable], []
+    return [
+        node for node in slots if service.usable_nodes is None or node in service.usable_nodes
+    ], []
 
 
-def in_order_of_removal(slots: Mapping[str, Sequence[Task]]) -> list[str]:
+def in_order_of_removal(slots: Slots) -> list[str]:
     """The slots of a replicated service as slot.go sorts them before it removes those at the end:
-    running ones first; then by the how-manieth copy on its node each is.
+    first copies on a node before second ones, and running ones before others. If 1 and 2 run on a
+    node, and 3 has ended on another, the order is 1, 3, 2.
     """
     runs = {slot: any(task.state == "Running" for task in slots[slot]) for slot in slots}
     copies: Counter[str] = Counter()
@@ -798,21 +758,20 @@ def in_order_of_removal(slots: Mapping[str, Sequence[Task]]) -> list[str]:
         copies[node] += 1
         # Those of which the node is not known come last.
         rank[slot] = (not node, copies[node] if node else 0)
-    # Go's sort keeps the order of equals in short lists only: in long ones, expect the worst.
+    # Go's sort keeps the order of equals in short lists only. In long ones expect the worst: that
+    # of equals those which run are removed.
     is_long = len(slots) > 12
     return sorted(rank, key=lambda slot: (rank[slot], is_long and runs[slot]))
 
 
 def replaced(service: Service, tasks: Sequence[Task]) -> list[Task]:
-    """The tasks of a slot that stays which are replaced, or shut down for another: IsTaskDirty.
-
-    Of tasks that serve another token counts only with another placement, and the reverse.
-    """
-    clean = [task for task in tasks if task.kind == SERVES and not task.difference]
+    """The tasks of a slot that stays which an update stops, or starts again: updater.go."""
+    up_to_date = [task for task in tasks if task.kind == SERVES and not task.difference]
     return [
         task
         for task in tasks
-        if (task.kind == SERVES and task not in clean[:1])
+        # One that is up to date stays: task.go, IsTaskDirty.
+        if (task.kind == SERVES and task not in up_to_date[:1])
         or task.kind in (PREPARES, LACKS_TOKEN)
         or (task.kind in OVER and not restarts_itself(service, task))
     ]
@@ -838,13 +797,15 @@ def meets(node: dict[str, Any], constraint: str) -> bool:
 
 
 def is_amid_rollout(rollout: Rollout, differences: set[str]) -> bool:
-    """Whether an update would take down, or forget, what an unsettled rollout left of the old."""
+    """Whether a rollout is not settled, and an update would harm it."""
     if rollout.state in SETTLED:
         return False
+    # It would replace tasks that serve.
     if rollout.changes_ports or differences - {""}:
         return True
-    if not rollout.is_deploy:
+    if rollout.brings_nothing:
         return False
+    # It would forget the spec to roll back to.
     if rollout.state == "updating" and rollout.rolls_back:
         return True
     # One that has waited for long, as for a node, has replaced all tasks that serve.
@@ -853,6 +814,47 @@ def is_amid_rollout(rollout: Rollout, differences: set[str]) -> bool:
 
 # Policy -------------------------------------------------------------------------------------------
 
+# fmt: off
+DUE, RESTARTING, FORCED, REFRESHED, SPARED, HELD, OVERDUE, FAILED = OUTCOMES = (
+    "will be refreshed", "will be refreshed, which restarts its tasks", "will be refreshed anyway",
+    "refreshed", "left alone", "held back", "held back too long", "failed")
+LEVELS = {RESTARTING: logging.WARNING, FORCED: logging.WARNING, HELD: NOTICE,
+          OVERDUE: logging.WARNING, FAILED: logging.ERROR}
+NOT_IN_ECR = "its image is not in ECR, and an update may wipe its login"
+GO_ON = " -> to continue: docker service update --with-registry-auth {0.name}"
+TAG_IT = "-> tag it: docker service update --with-registry-auth --image {0.image}:TAG {0.name}"
+ANYWAY = " -> to refresh it anyway: ecr_swarm_login.py --all-services {0.name}"
+# The first row that applies, by facts(): what happens to a service; since when it counts for how
+# long it has been held back: its rollout, whatever is scaled, or the last change; whether
+# --all-services may overrule it; and why ({0} is the Service).
+POLICY = (
+    ("moved", HELD, "", False, "its image has just moved to another registry; see the next run"),
+    ("elsewhere", SPARED, "", True, NOT_IN_ECR),
+    ("a job", SPARED, "", True, "it is a job, and would run again"),
+    ("of an unknown mode", HELD, "rollout", True, "this version does not know its mode, {0.mode}"),
+    ("not understood", HELD, "rollout", True,
+     "the docker client predates the engine and would drop {0.dropped} -> update the client"),
+    ("without a tag", HELD, "rollout", True,
+     f"its image has neither tag nor digest; an update would deploy {{0.image}}:latest {TAG_IT}"),
+    ("amid a rollout", HELD, "rollout", True,
+     f"its rollout is {{0.rollout.state}}, and a refresh would advance it{GO_ON}{{0.way_back}}"),
+    ("behind", HELD, "change", True,
+     f"tasks still run an older spec, and a refresh would continue the rollout{GO_ON}"),
+    ("to roll back", SPARED, "", True, "--keep-rollback keeps docker service rollback possible"),
+    ("half finished, and lacks a token", FAILED, "", True,
+     f"finished tasks would start again, and others lack a valid token{ANYWAY}"),
+    ("half finished", HELD, "change", True,
+     f"some tasks have finished, and an update would start them again{ANYWAY}"),
+    ("finished", SPARED, "", True, "its tasks have finished, and would run again"),
+    ("starting", HELD, "change", True, "its tasks are starting, and would be restarted"),
+    ("unsorted", RESTARTING, "change", False,
+     "the docker client reorders its mounts or ulimits{0.what_runs_then}"),
+    ("misplaced", RESTARTING, "change", False,
+     "its placement is out of date; any update with a token applies the new one{0.what_runs_then}"),
+    ("too many", RESTARTING, "change", False, "more of its tasks are running than it should have"),
+    ("in ECR", DUE, "", False, "it pulls from ECR"),
+)
+# fmt: on
 Verdict = tuple[str, str]  # what happens to a service, and why
 
 
@@ -866,42 +868,65 @@ def decide(service: Service, host: str, options: argparse.Namespace) -> Verdict:
         return FORCED, f"although {reason.partition(' ->')[0]}"
     if outcome == RESTARTING and options.no_restart:
         outcome = HELD
-    return OVERDUE if outcome == HELD and applies.get(clock) else outcome, reason
+    hours = {"rollout": service.rollout.hours, "change": service.unchanged_hours, "": 0}[clock]
+    return OVERDUE if outcome == HELD and hours >= LONG_HOURS else outcome, reason
 
 
 def facts(service: Service, host: str, options: argparse.Namespace) -> Mapping[str, bool]:
-    """What POLICY asks for: of rows, whether they apply; of clocks, whether it has been long."""
+    """Which rows of POLICY apply. Those that come later may take for granted that these do not."""
     kinds: dict[str, list[Task]] = {}
     for task in touched(service):
         kinds.setdefault(task.kind, []).append(task)
     differences = {task.difference for task in kinds.get(SERVES, [])}
-    repeats = kinds.get(ENDED, []) + kinds.get(STOPPED, [])
+    finished = kinds.get(ENDED, []) + kinds.get(STOPPED, [])
     is_deployed = (service.rollout.state, service.rollout.leads_back) == ("completed", True)
     is_doubtful = STOPPED in kinds and service.condition != "none"  # attempts may be left
     return {
-        "elsewhere": not ecr_host(service.image),
         "moved": ecr_host(service.image) != host,
+        "elsewhere": not host,
         "a job": service.mode in ("ReplicatedJob", "GlobalJob"),
         "of an unknown mode": service.mode not in ("Replicated", "Global"),
         "not understood": bool(service.dropped),
-        "without a tag": ":" not in service.image.rpartition("/")[2],
+        "without a tag": ":" not in service.image,
         "amid a rollout": is_amid_rollout(service.rollout, differences),
         "behind": OLDER in differences,
         "to roll back": is_deployed and service.rollout.hours < options.keep_rollback,
-        "half finished, and lacks a token": bool(repeats) and LACKS_TOKEN in kinds,
-        "half finished": bool(repeats) and (is_doubtful or service.has_tasks_on),
-        "finished": bool(repeats),
+        "half finished, and lacks a token": bool(finished) and LACKS_TOKEN in kinds,
+        "half finished": bool(finished) and (is_doubtful or service.is_running),
+        "finished": bool(finished),
         "starting": PREPARES in kinds,
         "unsorted": UNSORTED in differences,
         "misplaced": PLACED in differences,
-        "too many": bool(differences),  # without any that a row above asks for
-        "rollout": service.rollout.hours >= LONG_HOURS,
-        "change": service.unchanged_hours >= LONG_HOURS,
-        "end": any(task.has_lasted for task in repeats),
+        "too many": SERVES in kinds,
     }
 
 
 # Logins and updates -------------------------------------------------------------------------------
+
+
+@dataclass
+class Run:
+    """What is to be done, with what, and how far it has come."""
+
+    options: argparse.Namespace
+    programs: Programs
+    folder: str  # for the logins of the run
+    # Whoever has a verdict is done, in all attempts; a problem is of the latest attempt, and of
+    # what has no verdict. What is left of them in the end has failed.
+    verdicts: dict[str, Verdict] = field(default_factory=dict)  # by name
+    problems: dict[str, Problem] = field(default_factory=dict)
+    context: str = ""  # docker's current one
+    versions: str = ""  # of the APIs, if the client's is older than the engine's
+    rows: dict[str, Row] = field(default_factory=dict)  # the services, by name
+    # Good logins: the variables by which docker finds each, by host.
+    logins: dict[str, dict[str, str]] = field(default_factory=dict)
+    # Docker replaces config.json without a lock, and two logins would lose one another's.
+    one_by_one: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+    workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(BATCHES_AT_ONCE))
+    updated: list[Service] = field(default_factory=list)  # and not yet looked at again
+    restarts: set[str] = field(default_factory=set)  # services
+    said: set[str] = field(default_factory=set)  # which is not said again
+    begun_at: float = field(default_factory=time.monotonic)
 
 
 def ecr_host(image: str) -> str:
@@ -910,61 +935,63 @@ def ecr_host(image: str) -> str:
     return host if slash and ECR_HOST.fullmatch(host) else ""
 
 
-def get_token(run: "Run", region: str) -> str:
+def get_token(run: Run, region: str) -> str:
     """Have aws print a token, which goes nowhere but to docker login. Raises Problem."""
     try:
         token = run.programs.run(*AWS_TOKEN, region)
         # It is one word: what a wrapper around aws prints besides is none.
         if not re.fullmatch("[!-~]+", token):
-            text = "aws printed no valid token (output hidden)"
-            raise Problem(f"{text} -> look for an aws wrapper or alias that prints more")
+            remedy = "look for an aws wrapper or alias that prints more"
+            raise Problem(f"aws printed no valid token (output hidden) -> {remedy}")
     except Problem as problem:
         raise problem.after("Failed to acquire docker login credentials") from None
     return token
 
 
-def hand_over(run: "Run", host: str, token: str, where: Mapping[str, str]) -> None:
-    """The one place that gives docker a token: for a folder of the run, or, never cut short, for
-    the place where docker keeps logins by itself. Raises Problem.
-    """
+def hand_over(run: Run, host: str, token: str, **how: Any) -> None:
+    """The one place that gives docker a token, on stdin. Raises Problem."""
     try:
-        run.programs.run(*LOGIN, host, stdin=token, environment=where, is_stoppable=bool(where))
+        run.programs.run(*LOGIN, host, stdin=token, **how)
     except Problem as problem:
-        # The registry has accepted it, and what the helper supplies by itself is as good.
-        if where or "not implemented" not in problem.said:
-            raise problem.after(f"Docker login failed for {host}") from None
-        log.log(NOTICE, "The credential helper for %s stores no logins, and supplies its own", host)
+        raise problem.after(f"Docker login failed for {host}") from None
 
 
-def log_in(run: "Run", host: str, token: str) -> None:
-    """Log docker in: for the updates of this run, and beside them for deploys from here, or for
-    these alone. Notes how docker finds the login. Raises Problem.
-    """
-    where = {}
-    if not run.options.login_only:
-        folder = make_login_folder(run.folder, host)
-        config = os.path.join(folder, "config.json")
-        size = os.path.getsize(config)
-        where = {"DOCKER_CONFIG": folder, "DOCKER_CONTEXT": run.context}
-        hand_over(run, host, token, where)
-        if os.path.getsize(config) == size:
-            text = f"Docker login failed for {host}: docker ignored DOCKER_CONFIG"
-            raise Problem(f"{text} -> for a snap: run --login-only, then --refresh-only", NEVER)
+def log_in(run: Run, host: str, token: str) -> None:
+    """Log docker in for updates and deploys; with --login-only for these alone. Raises Problem."""
+    login = {} if run.options.login_only else log_in_for_updates(run, host, token)
     for_deploys = run.one_by_one.submit(log_in_for_deploys, run, host, token)
     if run.options.login_only:
         for_deploys.result()
-    run.logins[host] = where
+    run.logins[host] = login
     log.info("Docker login succeeded for %s", host)
 
 
-def log_in_for_deploys(run: "Run", host: str, token: str) -> None:
+def log_in_for_updates(run: Run, host: str, token: str) -> dict[str, str]:
+    """Log docker in, in a folder of the run. Returns what variables it takes. Raises Problem."""
+    folder = make_login_folder(run.folder, host)
+    login = {"DOCKER_CONFIG": folder, "DOCKER_CONTEXT": run.context}
+    config = os.path.join(folder, "config.json")
+    size = os.path.getsize(config)
+    hand_over(run, host, token, environment=login)
+    if os.path.getsize(config) == size:
+        text = f"Docker login failed for {host}: docker ignored DOCKER_CONFIG"
+        raise Problem(f"{text} -> for a snap: run --login-only, then --refresh-only", NEVER)
+    return login
+
+
+def log_in_for_deploys(run: Run, host: str, token: str) -> None:
     """Log docker in where deploys from here find it. Raises Problem with --login-only."""
     try:
-        hand_over(run, host, token, {})
+        # Not cut short, since others share that file.
+        hand_over(run, host, token, is_stoppable=False)
     except Problem as problem:
-        if run.options.login_only:
+        if "not implemented" in problem.stderr:
+            # The registry has accepted it, and what the helper supplies by itself is as good.
+            log.log(NOTICE, "The credential helper of %s supplies logins, and stores none", host)
+        elif run.options.login_only:
             raise
-        log.warning("Deploys from this host may lack a valid login: %s", problem)
+        else:
+            log.warning("Deploys from this host may lack a valid login: %s", problem)
 
 
 def make_login_folder(folder: str, host: str) -> str:
@@ -983,49 +1010,63 @@ def make_login_folder(folder: str, host: str) -> str:
     return path
 
 
-def prove(run: "Run", host: str) -> None:
+def prove(run: Run, host: str) -> None:
     """Have docker authenticate with the login that it holds, and would send. Raises Problem."""
     try:
         run.one_by_one.submit(run.programs.run, *PROOF, host, is_stoppable=False).result()
     except Problem as problem:
-        said = f"{problem.stdout} {problem.said}".lower()
+        said = f"{problem.stdout} {problem.stderr}".lower()
+        was_refused = any(text in said for text in REFUSED)
         was_accepted = AUTHENTICATES in said and any(text in said for text in NOT_STORED)
-        if not was_accepted or any(text in said for text in REFUSED):
+        if was_refused or not was_accepted:
             raise problem.after(f"docker holds no valid login to {host}") from None
-    run.logins[host] = {}
+    run.logins[host] = {}  # found without any variable
 
 
-def refresh(run: "Run", host: str, rows: Sequence[Row]) -> None:
-    """Look at services of one registry, decide, update. Notes or raises problems."""
-    if run.programs.seconds_left() < CLOSING_SECONDS:
-        for row in rows:
-            run.problems.setdefault(row.name, Problem("not started: time limit reached"))
-        return
-    snapshot = look(run.programs, run.versions, rows)
-    due = []
-    for service in sorted(snapshot.services, key=lambda service: service.name):
-        verdict = decide(service, host, run.options)
-        if verdict[0] not in (DUE, RESTARTING, FORCED) or run.options.dry_run:
-            conclude(run, service.name, verdict)
-            continue
-        due.append(service)
-        # One that is merely refreshed is named when that is done.
-        if verdict[0] != DUE:
-            say(run, service.name, verdict)
-    if due:
-        update(run, host, due, snapshot.taken_at)
+def in_batches(run: Run, host: str, rows: Sequence[Row]) -> None:
+    """Refresh services of one registry, batches side by side. What a batch leaves undone goes on in
+    smaller ones, and only what fails alone has failed. Notes problems.
+    """
+    for size in BATCHES:
+        batches = [rows[at : at + size] for at in range(0, len(rows), size)]
+        list(run.workers.map(refresh, repeat(run), repeat(host), batches))
+        together = [row for batch in batches if len(batch) > 1 for row in batch]
+        rows = [row for row in together if row.name not in run.verdicts]
 
 
-def update(run: "Run", host: str, due: Sequence[Service], taken_at: float) -> None:
+def refresh(run: Run, host: str, rows: Sequence[Row]) -> None:
+    """Look at services of one registry, decide, update. Notes problems."""
+    with noting(run.problems, (row.name for row in rows if row.name not in run.verdicts)):
+        if run.programs.seconds_left() < CLOSING_SECONDS:
+            for row in rows:
+                run.problems.setdefault(row.name, Problem("not started: time limit reached"))
+            return
+        snapshot = look(run.programs, run.versions, rows)
+        due = []
+        for service in sorted(snapshot.services, key=lambda service: service.name):
+            verdict = decide(service, host, run.options)
+            if verdict[0] not in (DUE, RESTARTING, FORCED) or run.options.dry_run:
+                conclude(run, service.name, verdict)
+                continue
+            due.append(service)
+            # One that is merely refreshed is named when that is done.
+            if verdict[0] != DUE:
+                say(run, service.name, verdict)
+        if due:
+            update(run, host, due, snapshot.asked_at)
+
+
+def update(run: Run, host: str, due: Sequence[Service], asked_at: float) -> None:
     """Have swarm store the login that docker holds: the one step that changes the swarm. None is
     started STALE_SECONDS after the first question; what has begun by then goes on. What counts is
     that docker says which services it has updated. Notes the problems of the others.
     """
-    seconds = taken_at + STALE_SECONDS - time.monotonic()
+    seconds = asked_at + STALE_SECONDS - time.monotonic()
     if seconds < 0.1:
         raise Problem(f"docker took over {STALE_SECONDS} s to answer -> check this host's load")
     problem = Problem("docker did not confirm the update")
     try:
+        # The end of its time ends xargs, and not the updates: these have UPDATE_SECONDS more.
         printed = run.programs.run(
             *XARGS,
             *UPDATE,
@@ -1039,31 +1080,14 @@ def update(run: "Run", host: str, due: Sequence[Service], taken_at: float) -> No
     for service in due:
         if service.id not in printed.split():
             run.problems[service.name] = problem
-            continue
-        run.updated.append(service)
-        conclude(run, service.name, (REFRESHED, ""))
-        if any(task.kind == SERVES for task in touched(service)):
-            run.restarts.add(service.name)
+        else:
+            conclude(run, service.name, (REFRESHED, ""))
+            run.updated.append(service)
+            if any(task.kind == SERVES for task in touched(service)):
+                run.restarts.add(service.name)
 
 
-def in_batches(run: "Run", rows: Sequence[Row], do: Callable[[Sequence[Row]], None]) -> None:
-    """Have something done to all rows, batches side by side; what a batch leaves undone goes on in
-    smaller ones, and only what fails alone has failed.
-    """
-
-    def attend(batch: Sequence[Row]) -> None:
-        """Do it to a batch, and note what goes wrong."""
-        with noting(run.problems, (row.name for row in batch if row.name not in run.verdicts)):
-            do(batch)
-
-    for size in BATCHES:
-        batches = [rows[at : at + size] for at in range(0, len(rows), size)]
-        list(run.workers.map(attend, batches))
-        together = [row for batch in batches if len(batch) > 1 for row in batch]
-        rows = [row for row in together if row.name not in run.verdicts]
-
-
-def say_restarts(run: "Run") -> None:
+def say_restarts(run: Run) -> None:
     """Name the services whose tasks are being replaced although nothing had shown it before."""
     # One whose tasks all stay has no new UpdateStatus.
     services = {each.id: each for each in run.updated if not touched(each)}
@@ -1072,15 +1096,18 @@ def say_restarts(run: "Run") -> None:
         began = service.rollout.began
         if (value_at(data, "UpdateStatus", "StartedAt") or began) != began:
             run.restarts.add(service.name)
-            text = f"its tasks are being replaced, which could not be foreseen{RESTART_REASON}"
-            log.warning("%s restarts: %s%s", service.name, text, service.what_runs_then)
+            text = (
+                "%s restarts: its tasks are being replaced, which could not be foreseen; likely"
+                " cause: after an engine upgrade docker writes the same spec differently%s"
+            )
+            log.warning(text, service.name, service.what_runs_then)
     run.updated.clear()
 
 
 # What is said -------------------------------------------------------------------------------------
 
 
-def conclude(run: "Run", name: str, verdict: Verdict) -> None:
+def conclude(run: Run, name: str, verdict: Verdict) -> None:
     """What happened to a service in the end, and why. An alarm is for the last line."""
     run.verdicts[name] = verdict
     run.problems.pop(name, None)
@@ -1088,7 +1115,7 @@ def conclude(run: "Run", name: str, verdict: Verdict) -> None:
         say(run, name, verdict)
 
 
-def say(run: "Run", name: str, verdict: Verdict) -> None:
+def say(run: Run, name: str, verdict: Verdict) -> None:
     """What happens to a service, and why, once."""
     text = f"{name} {': '.join(filter(None, verdict))}"
     if text not in run.said:
@@ -1096,25 +1123,25 @@ def say(run: "Run", name: str, verdict: Verdict) -> None:
     run.said.add(text)
 
 
-def end(run: "Run") -> int:
+def report(run: Run) -> int:
     """Say what the run did, and what is missing. Returns the exit status."""
     run.verdicts.update({name: (FAILED, str(each)) for name, each in run.problems.items()})
     text = f"{summary(run)} in {time.monotonic() - run.begun_at:.1f} seconds"
     level, status = logging.INFO, 0
     for outcome, its_status in ((FAILED, 1), (OVERDUE, 3)):
         reasons = {name: why for name, (how, why) in run.verdicts.items() if how == outcome}
-        said = [": ".join(filter(None, pair)) for pair in by_reason(reasons)]
-        for line in said[3:]:
+        lines = [": ".join(filter(None, pair)) for pair in by_reason(reasons)]
+        for line in lines[3:]:
             log.log(LEVELS[outcome], "%s: %s", outcome, line)
-        if said:
-            shown = said if len(said) < 4 else [*said[:3], "see above for more"]
+        if lines:
+            shown = lines if len(lines) < 4 else [*lines[:3], "see above for more"]
             text += f"; {outcome}: {'; '.join(shown)}"
             level, status = max(level, LEVELS[outcome]), status or its_status
     log.log(level, "%s", text)
     return status
 
 
-def summary(run: "Run") -> str:
+def summary(run: Run) -> str:
     """How often which outcome was."""
     services = Counter(how for name, (how, _) in run.verdicts.items() if " " not in name)
     logins = 0 if run.options.refresh_only else len(run.logins)
@@ -1139,29 +1166,6 @@ def by_reason(reasons: Mapping[str, Any]) -> list[tuple[str, str]]:
 # The run ------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Run:
-    """What is to be done, with what, and how far it has come."""
-
-    options: argparse.Namespace
-    programs: Programs
-    folder: str  # for the logins of the run
-    problems: Problems = field(default_factory=dict)  # of the latest attempt
-    context: str = ""  # docker's current one
-    versions: str = ""  # of the APIs, if the client's is older than the engine's
-    rows: dict[str, Row] = field(default_factory=dict)  # the services, by name
-    # Where docker finds a login that is good: variables, by host.
-    logins: dict[str, dict[str, str]] = field(default_factory=dict)
-    # Docker replaces config.json without a lock, and two logins would lose one another's.
-    one_by_one: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
-    workers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(BATCHES_AT_ONCE))
-    updated: list[Service] = field(default_factory=list)  # and not yet looked at again
-    verdicts: dict[str, Verdict] = field(default_factory=dict)  # in the end, by name
-    restarts: set[str] = field(default_factory=set)  # services
-    said: set[str] = field(default_factory=set)  # which is not said again
-    begun_at: float = field(default_factory=time.monotonic)
-
-
 def run_all(programs: Programs, options: argparse.Namespace) -> int:
     """Do all there is to do, and say how it ended. Returns the exit status."""
     run = Run(options, programs, make_run_folder())
@@ -1171,7 +1175,7 @@ def run_all(programs: Programs, options: argparse.Namespace) -> int:
     with noting(run.problems, [THE_RUN]):
         try_often(run)
     shutil.rmtree(run.folder, ignore_errors=True)
-    return end(run)
+    return report(run)
 
 
 def make_run_folder() -> str:
@@ -1187,10 +1191,11 @@ def make_run_folder() -> str:
 def try_often(run: Run) -> None:
     """Try as often as --tries says, a minute apart; a try has attempts, some seconds apart."""
     for number in range(1, run.options.tries + 1):
-        first = TRY_PAUSE if number > 1 else 0
-        run.programs.begin_try(first)
-        for seconds in (first, *PAUSES):
-            if not seconds or pause(run, number, seconds):
+        run.programs.begin_try(0 if number == 1 else TRY_PAUSE)
+        if number == 1 or pause(run, number, TRY_PAUSE):
+            attempt(run)
+        for seconds in PAUSES:
+            if pause(run, number, seconds):
                 attempt(run)
 
 
@@ -1217,7 +1222,7 @@ def attempt(run: Run) -> None:
         hosts = find_registries(run)
         groups = {} if run.options.login_only or not leads(run) else rows_by_host(run)
         serve_registries(run, hosts, groups)
-        # Whatever is waiting there comes first.
+        # It is a queue: after this all logins for deploys are done.
         run.one_by_one.submit(int).result()
         say_restarts(run)
 
@@ -1225,9 +1230,9 @@ def attempt(run: Run) -> None:
 def find_services(run: Run) -> None:
     """Find all services, or those named. Raises Problem if docker does not list them."""
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(run.programs.run, *VERSION, seconds=QUESTION_SECONDS)
+        answer = pool.submit(run.programs.run, *VERSION, seconds=QUESTION_SECONDS)
         listed = list_services(run)
-    run.context, client, engine = asked.result().split(" ")
+    run.context, client, engine = answer.result().split(" ")
     is_older = list(map(int, client.split("."))) < list(map(int, engine.split(".")))
     run.versions = f" (client API {client}, engine API {engine})" if is_older else ""
     # A plugin has no image.
@@ -1243,7 +1248,7 @@ def list_services(run: Run) -> list[list[str]]:
     try:
         printed = run.programs.run(*LIST, seconds=QUESTION_SECONDS)
     except Problem as problem:
-        if not run.options.login_only or "swarm manager" not in problem.said:
+        if not run.options.login_only or "swarm manager" not in problem.stderr:
             raise
         log.log(NOTICE, "Not in a swarm yet, or not a manager")
         return []
@@ -1252,12 +1257,11 @@ def list_services(run: Run) -> list[list[str]]:
 
 def find_registries(run: Run) -> set[str]:
     """The hosts to log in to: those of the services, and what the options name. Raises Problem."""
-    options = run.options
-    hosts = {row.host for row in run.rows.values()}.union(options.registry) - {""}
-    if options.region:
-        with noting(run.problems, [f"registry in {options.region}"]):
-            hosts.add(find_account_host(run, options.region))
-    elif options.login_only and not hosts:
+    hosts = {row.host for row in run.rows.values()}.union(run.options.registry) - {""}
+    if run.options.region:
+        with noting(run.problems, [f"registry in {run.options.region}"]):
+            hosts.add(find_account_host(run, run.options.region))
+    elif run.options.login_only and not hosts:
         raise Problem("No service uses ECR -> pass --region or --registry", NEVER)
     return hosts
 
@@ -1276,11 +1280,11 @@ def find_account_host(run: Run, region: str) -> str:
 
 
 def leads(run: Run) -> bool:
-    """Whether this manager refreshes. Raises Problem, or ValueError if docker does not say."""
-    is_leader = not run.options.leader_only or json.loads(run.programs.run(*LEADER))
-    if not is_leader:
+    """Whether this manager refreshes. Raises Problem, or KeyError if docker does not say."""
+    answer = run.programs.run(*LEADER) if run.options.leader_only else "true"
+    if answer == "false":
         log.info("Another manager leads the swarm, and refreshes its services")
-    return bool(is_leader)
+    return {"true": True, "false": False}[answer]
 
 
 def rows_by_host(run: Run) -> dict[str, list[Row]]:
@@ -1291,36 +1295,34 @@ def rows_by_host(run: Run) -> dict[str, list[Row]]:
         groups.setdefault(row.host, []).append(row)
     if not run.options.all_services:
         for row in sorted(groups.pop("", []), key=lambda row: row.name):
-            conclude(run, row.name, (LEFT, POLICY[0][-1]))
+            conclude(run, row.name, (SPARED, NOT_IN_ECR))
     return groups
 
 
-def serve_registries(run: Run, hosts: set[str], groups: Mapping[str, Sequence[Row]]) -> None:
+def serve_registries(run: Run, hosts: set[str], groups: dict[str, list[Row]]) -> None:
     """Log in to all registries side by side, and refresh their services. Notes problems."""
     missing = set() if run.options.refresh_only else hosts - run.logins.keys()
     if run.options.dry_run:
-        hosts_shown = ", ".join(sorted(missing))
-        log.info("%s", f"Would log in to {hosts_shown}" if missing else "No login needed")
+        log.info("Would log in to %s", ", ".join(sorted(missing)) or "no registry")
+        missing = set()
     # In another order each time, since logins for deploys are made one by one.
     order = random.sample(sorted(hosts | groups.keys()), len(hosts | groups.keys()))
-    regions = {} if run.options.dry_run else {host: ECR_HOST.sub(r"\1", host) for host in missing}
+    regions = {host: ECR_HOST.sub(r"\1", host) for host in missing}
     with ThreadPoolExecutor(2 * len(order) + 1) as pool:
         tokens = {each: pool.submit(get_token, run, each) for each in set(regions.values())}
         for host in order:
-            token = tokens.get(regions.get(host, ""))
-            pool.submit(serve_registry, run, host, groups.get(host, ()), token)
+            token = tokens[regions[host]] if host in missing else None
+            pool.submit(serve_registry, run, host, groups.get(host, []), token)
 
 
-def serve_registry(
-    run: Run, host: str, rows: Sequence[Row], token: Optional["Future[str]"]
-) -> None:
+def serve_registry(run: Run, host: str, rows: list[Row], token: Optional[Future[str]]) -> None:
     """Log in with a token, or have docker prove its login; then refresh. Notes problems."""
     with noting(run.problems, [row.name for row in rows] or [f"registry {host}"]):
         if token:
             log_in(run, host, token.result())
         elif host and rows and not (run.options.dry_run or host in run.logins):
             prove(run, host)
-        in_batches(run, rows, lambda batch: refresh(run, host, batch))
+        in_batches(run, host, rows)
 
 
 # The command line, and this process ---------------------------------------------------------------
@@ -1330,8 +1332,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
     """Run, and end as one who is told to stop. Returns the exit status."""
     options = parse(arguments)
     if SH_ERROR:
-        remedy = "apt-get install python3-sh, or pip3 install 'sh<3'"
-        sys.exit(f"ecr_swarm_login: {sys.executable} cannot load sh: {SH_ERROR} -> {remedy}")
+        sys.exit(f"ecr_swarm_login: {sys.executable} cannot load sh: {SH_ERROR}")
     programs = Programs(program_environment())
     prepare(programs, options.quiet)
     with ThreadPoolExecutor(1) as pool:
@@ -1390,21 +1391,19 @@ def add_options(add: Any) -> None:
 def check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Exit with status 2 if options make no sense."""
     is_region = re.fullmatch("[a-z]+(-[a-z]+)+-[0-9]+", options.region or "eu-central-1")
-    are_hosts = all(map(ECR_HOST.fullmatch, options.registry))
     logs_in = options.login_only or options.region or options.registry
-    spares = options.no_restart or options.keep_rollback
     # fmt: off
     errors = (
         ("" in options.services, "SERVICE takes the name of a service"),
         ("://" in "".join(options.registry), "--registry takes a host alone: leave out https://"),
-        (not are_hosts,
+        (not all(map(ECR_HOST.fullmatch, options.registry)),
          "--registry takes a host such as 123456789012.dkr.ecr.eu-central-1.amazonaws.com"),
         (not is_region, "--region takes a region such as eu-central-1"),
         (not 0 <= options.keep_rollback <= 10, "--keep-rollback takes a number from 0 to 10"),
         (not 1 <= options.tries <= ALWAYS, f"--tries takes a number from 1 to {ALWAYS}"),
         (options.refresh_only and logs_in,
          "--refresh-only does not log in: leave out --login-only, --region and --registry"),
-        (options.all_services and spares,
+        (options.all_services and (options.no_restart or options.keep_rollback),
          "--all-services spares none: leave out --no-restart and --keep-rollback"),
     )
     # fmt: on
@@ -1423,9 +1422,9 @@ def prepare(programs: Programs, is_quiet: bool) -> None:
     is_journal = os.environ.get("JOURNAL_STREAM") == f"{stderr.st_dev}:{stderr.st_ino}"
     for level, priority in PRIORITIES.items():
         logging.addLevelName(level, f"<{priority}>" if is_journal else "")
-    level = logging.WARNING if is_quiet else logging.INFO
     # Whatever the locale is; and not sys.stderr, which is None where 2 was closed.
     stream = open(2, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    level = logging.WARNING if is_quiet else logging.INFO
     logging.basicConfig(format="%(levelname)s%(message)s", level=level, stream=stream)
     logging.getLogger("sh").propagate = False
     # Whoever read the log may have gone.
@@ -1441,7 +1440,8 @@ def program_environment() -> dict[str, str]:
     """What all programs find in their environment."""
     # Not the current folder, which an empty element stands for.
     path = [each for each in os.environ.get("PATH", os.defpath).split(":") if each.startswith("/")]
-    given = {name: value for name, value in os.environ.items() if name != UNSET}
+    # An old API version would strip settings that it does not know from each service.
+    given = {name: value for name, value in os.environ.items() if name != "DOCKER_API_VERSION"}
     # Cron's lacks where aws may be.
     return {**given, **ENVIRONMENT, "PATH": ":".join([*path, "/usr/local/bin", "/snap/bin"])}
 

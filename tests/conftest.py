@@ -1,26 +1,21 @@
-"""What all tests share: the script as a module, a pretend swarm, and a run in this process."""
+"""What all tests share: a pretend swarm, and a run of the script in this process."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
-
-TESTS = Path(__file__).resolve().parent
-ROOT = TESTS.parent
-sys.path[:0] = [str(ROOT), str(TESTS)]
-
 from pretend.runner import Answers, Call, Outcome, Runner
 from pretend.swarm import PretendSwarm
+
+import ecr_swarm_login as script
 
 # Those on real swarms need root, and are run by make e2e.
 collect_ignore = [] if os.geteuid() == 0 else ["real"]
@@ -30,23 +25,6 @@ collect_ignore = [] if os.geteuid() == 0 else ["real"]
 for number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(number) == signal.SIG_IGN:
         signal.signal(number, signal.SIG_DFL)
-
-
-@pytest.fixture
-def script() -> Any:
-    """The script as a module: the one way to it."""
-    return importlib.import_module("ecr_swarm_login")
-
-
-@pytest.fixture
-def constants(script: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """The one way to change the script's constants: constants(BATCHES=(2, 1))."""
-
-    def change(**values: Any) -> None:
-        for name, value in values.items():
-            monkeypatch.setattr(script, name, value)
-
-    return change
 
 
 @pytest.fixture
@@ -62,12 +40,10 @@ def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def programs(
-    fp: Any, script: Any, surroundings: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Runner]:
+def programs(fp: Any, surroundings: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runner]:
     """The programs that the script starts: here they are answers, in tests/process stubs."""
     runner = Runner(fp)
-    runner.install(script, monkeypatch)
+    runner.install(monkeypatch)
     yield runner
     runner.check()
 
@@ -98,14 +74,12 @@ def memory(surroundings: Path) -> Path:
 
 
 @pytest.fixture
-def run(
-    script: Any, programs: Answers, capfd: pytest.CaptureFixture[str]
-) -> Callable[..., Outcome]:
+def run(programs: Answers, capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """Run the script in this process: run("--region", "eu-central-1")."""
 
     def run(*arguments: str) -> Outcome:
         capfd.readouterr()
-        with process_restored(script):
+        with process_restored():
             try:
                 status = script.main(list(arguments))
             except SystemExit as exit_request:  # argparse: usage, --help, --version
@@ -119,13 +93,13 @@ def run(
 
 
 @contextlib.contextmanager
-def process_restored(script: Any) -> Iterator[None]:
+def process_restored() -> Iterator[None]:
     """Undo what the script leaves to the end of its process, for the next run in this one."""
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
     handlers = {number: signal.getsignal(number) for number in numbers}
     descriptors = null_devices()
     try:
-        with mock.patch.dict(os.environ), log_restored(script):
+        with mock.patch.dict(os.environ), log_restored():
             yield
     finally:
         for number, handler in handlers.items():
@@ -135,7 +109,7 @@ def process_restored(script: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def log_restored(script: Any) -> Iterator[None]:
+def log_restored() -> Iterator[None]:
     """Without pytest's handlers: with them logging.basicConfig would do nothing."""
     root, raise_exceptions = logging.getLogger(), logging.raiseExceptions
     handlers, level = root.handlers[:], root.level

@@ -6,27 +6,13 @@ import base64
 import json
 import re
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 from pretend.runner import Answers, Call, Outcome
 from pretend.services import login_opens
 from pretend.swarm import ACCOUNT, ECR, PretendSwarm
 
-from ecr_swarm_login import (  # noqa: F401 (for the tests)
-    AWS_ACCOUNT,
-    AWS_TOKEN,
-    INSPECT,
-    LEADER,
-    LIST,
-    LOGIN,
-    NODES,
-    PROOF,
-    SENT,
-    SPECS,
-    TASKS,
-    UPDATE,
-    VERSION,
-)
+import ecr_swarm_login as script
 
 Run = Callable[..., Outcome]
 
@@ -46,12 +32,12 @@ def registry(number: int, region: str = REGION) -> str:
 
 def hosts_logged_in(programs: Answers) -> list[str]:
     """The registries, in the order of the first login to each."""
-    return list(dict.fromkeys(call.argv[-1] for call in programs.calls_of(*LOGIN)))
+    return list(dict.fromkeys(call.argv[-1] for call in programs.calls_of(*script.LOGIN)))
 
 
 def proofs(programs: Answers) -> list[Call]:
     """The calls in which docker shows that it holds a login."""
-    return [call for call in programs.calls_of(*PROOF) if len(call.argv) == 3]
+    return [call for call in programs.calls_of(*script.PROOF) if len(call.argv) == 3]
 
 
 def is_of_run(call: Call) -> bool:
@@ -71,11 +57,33 @@ def updates_of(programs: Answers, swarm: PretendSwarm, name: str) -> int:
     return len(programs.calls_of(*swarm.update_of(name)))
 
 
+def looks_at(programs: Answers, swarm: PretendSwarm, name: str) -> list[int]:
+    """Where among the calls those are that looked at the service before its update."""
+    id_ = swarm.service(name)["id"][:12]
+    return [
+        programs.calls.index(call)
+        for call in programs.calls_of(*script.INSPECT)
+        if id_ in call.argv
+    ]
+
+
 def last_look(swarm: PretendSwarm, name: str) -> tuple[str, ...]:
     """How the last look begins, at services that were updated, the first of which is this: by their
     whole IDs.
     """
-    return (*INSPECT, swarm.service(name)["id"])
+    return (*script.INSPECT, swarm.service(name)["id"])
+
+
+def refuse_to_keep_login(programs: Answers, text: str) -> None:
+    """docker keeps no login to ECR where it keeps logins by itself, and says this; in the folder of
+    the run it does.
+    """
+
+    def refuse(call: Call) -> dict[str, Any] | None:
+        is_meant = call.argv == [*script.LOGIN, ECR] and not is_of_run(call)
+        return {"stderr": text, "exit_status": 1} if is_meant else None
+
+    programs.answerers.insert(0, refuse)
 
 
 # Services

@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 from pytest_subprocess import FakeProcess
 from pytest_subprocess.exceptions import ProcessNotRegisteredError
 
+import ecr_swarm_login as script
+
 NOT_REGISTERED = 97
 TIMED_OUT = 124
 MISSING = (127, "No such file or directory")
@@ -231,7 +233,7 @@ class Runner(Answers):
         """From now on the program is not executable."""
         self._unstartable[name] = FORBIDDEN
 
-    def install(self, script: Any, monkeypatch: Any) -> None:
+    def install(self, monkeypatch: Any) -> None:
         """Stand in for `Programs.start()`: the one place that knows its signature."""
 
         def start(

@@ -13,31 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pretend.calls import (
-    AWS_TOKEN,
-    LEADER,
-    LIST,
-    LOGIN,
-    PROOF,
-    SPECS,
-    UPDATE,
-    VERSION,
-    Run,
-    is_of_run,
-    last_look,
-    write_config,
-)
+from pretend.calls import Run, is_of_run, last_look, write_config
 from pretend.logins import STORE
 from pretend.runner import Call
 from pretend.services import ECR, ONE_SHOT, TOKEN_ONLY
 from pretend.swarm import ECR_US, PretendSwarm, harmed
 from stubs import Stubs
 
+import ecr_swarm_login as script
+
 TERM = signal.SIGTERM
 
 
 @pytest.fixture
-def starters(script: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+def starters(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """The object that starts all programs, as soon as there is one."""
     found: list[Any] = []
     begin = script.Programs.begin_try
@@ -74,7 +63,12 @@ def stop_at(stubs: Stubs, starters: list[Any], call: tuple[str, ...], number: in
 
 @pytest.mark.parametrize(
     "moment, number",
-    [(LIST, TERM), (AWS_TOKEN, signal.SIGINT), (SPECS, TERM), (UPDATE, signal.SIGHUP)],
+    [
+        (script.LIST, TERM),
+        (script.AWS_TOKEN, signal.SIGINT),
+        (script.SPECS, TERM),
+        (script.UPDATE, signal.SIGHUP),
+    ],
 )
 def test_a_signal(
     run: Run,
@@ -96,8 +90,8 @@ def test_a_signal(
     assert outcome.last_line.startswith("Stopped by ")
     assert not re.search(r"[A-Z][a-z]+Error", outcome.stderr)
     assert stubs.still_running(within=10) == []
-    updates = stubs.calls_of(*UPDATE)
-    assert not updates or moment in (SPECS, UPDATE)
+    updates = stubs.calls_of(*script.UPDATE)
+    assert not updates or moment in (script.SPECS, script.UPDATE)
     assert not any(call.has_ended_by_itself for call in updates)
     assert harmed(web) == []
     assert list(memory.iterdir()) == [], "the logins are gone"
@@ -105,7 +99,7 @@ def test_a_signal(
 
 @pytest.mark.parametrize(
     "arguments, last",
-    [(["--login-only"], (*LOGIN, ECR)), (["--leader-only"], LEADER), ([], ())],
+    [(["--login-only"], (*script.LOGIN, ECR)), (["--leader-only"], script.LEADER), ([], ())],
 )
 def test_a_signal_in_the_last_program(
     run: Run,
@@ -126,7 +120,7 @@ def test_a_signal_in_the_last_program(
 
 
 def test_many_signals_at_many_moments(
-    run: Run, stubs: Stubs, swarm: PretendSwarm, script: Any, monkeypatch: pytest.MonkeyPatch
+    run: Run, stubs: Stubs, swarm: PretendSwarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """None is lost, however soon after the start of a program it comes: the run ends soon.
 
@@ -142,7 +136,7 @@ def test_many_signals_at_many_moments(
         return start(self, *arguments, **options)
 
     monkeypatch.setattr(script.Programs, "start", with_a_signal)
-    for command in (LIST, VERSION):
+    for command in (script.LIST, script.VERSION):
         stubs.answer(*command, stubs.fp.any(), orders=["hang"], times=99)
 
     for milliseconds in (0, 1, 2, 4, 8, 12, 16, 24):
@@ -153,7 +147,7 @@ def test_many_signals_at_many_moments(
 
 
 def test_a_signal_while_a_program_starts(
-    run: Run, stubs: Stubs, web: PretendSwarm, script: Any, monkeypatch: pytest.MonkeyPatch
+    run: Run, stubs: Stubs, web: PretendSwarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # It comes when the program runs, but is not yet known to be one that a signal ends.
     class Late(set):  # type: ignore[type-arg]
@@ -161,7 +155,7 @@ def test_a_signal_while_a_program_starts(
 
         def add(self, group: int) -> None:
             # Once: a login may go on in another thread when the run is over, and so are its signals.
-            if stubs.calls_of(*LOGIN) and not self.is_sent:
+            if stubs.calls_of(*script.LOGIN) and not self.is_sent:
                 self.is_sent = True
                 os.kill(os.getpid(), TERM)
             super().add(group)
@@ -173,7 +167,7 @@ def test_a_signal_while_a_program_starts(
         self.stoppable = Late()
 
     monkeypatch.setattr(script.Programs, "__init__", with_late)
-    stubs.answer(*SPECS, stubs.fp.any(), orders=["hang"], times=9)
+    stubs.answer(*script.SPECS, stubs.fp.any(), orders=["hang"], times=9)
 
     outcome = run()
 
@@ -182,7 +176,8 @@ def test_a_signal_while_a_program_starts(
 
 
 @pytest.mark.parametrize(
-    "option, moment", [("--login-only", (*LOGIN, ECR)), ("--refresh-only", (*PROOF, ECR))]
+    "option, moment",
+    [("--login-only", (*script.LOGIN, ECR)), ("--refresh-only", (*script.PROOF, ECR))],
 )
 def test_a_signal_lets_a_login_for_deploys_end(
     run: Run,
@@ -212,7 +207,7 @@ def test_a_signal_ends_what_may_be_cut_short(
     swarm.add("web")
 
     def hang(call: Call) -> dict[str, Any] | None:
-        if call.argv[: len(LOGIN)] != list(LOGIN) or not is_of_run(call):
+        if call.argv[: len(script.LOGIN)] != list(script.LOGIN) or not is_of_run(call):
             return None
         os.kill(os.getpid(), TERM)
         return {"orders": ["hang"]}
@@ -231,11 +226,11 @@ def test_a_signal_in_a_pause(
     stubs: Stubs,
     swarm: PretendSwarm,
     starters: list[Any],
-    constants: Any,
+    monkeypatch: pytest.MonkeyPatch,
     seconds: int,
 ) -> None:
     """Before the next attempt, or before the next of --tries."""
-    constants(PAUSES=(3,) * (seconds == 3))
+    monkeypatch.setattr(script, "PAUSES", (3,) * (seconds == 3))
     swarm.add("web")
     (stubs.bin / "sleep").unlink()
     stubs.program("sleep")
@@ -247,7 +242,7 @@ def test_a_signal_in_a_pause(
 
     assert outcome.status == 128 + TERM
     assert outcome.stderr.count(f"next attempt in {seconds} s") == 1
-    assert len(stubs.calls_of(*UPDATE)) == 1
+    assert len(stubs.calls_of(*script.UPDATE)) == 1
     assert outcome.last_line.startswith("Stopped by ")
 
 
@@ -258,7 +253,7 @@ def test_two_signals_are_as_one(
     swarm.add("web")
     stubs.answer(*swarm.update_of("web"), orders=["hang"])
     for _ in range(2):
-        stop_at(stubs, starters, UPDATE, signal.SIGINT)
+        stop_at(stubs, starters, script.UPDATE, signal.SIGINT)
 
     outcome = run()
 

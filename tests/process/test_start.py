@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from pretend.calls import REGION, UPDATE, Run
+from pretend.calls import REGION, Run
 from pretend.services import ECR, login_opens
 from pretend.swarm import ECR_US, PretendSwarm
 from stubs import Stubs
+
+import ecr_swarm_login as script
 
 PRINTS = "secret-eu-central-1-of-the-test"
 
 
 @pytest.fixture
-def starter(stubs: Stubs, script: Any) -> Any:
+def starter(stubs: Stubs) -> Any:
     """What starts them, at the beginning of a run."""
     starter = script.Programs(script.program_environment())
     starter.begin_try(0)
@@ -43,9 +45,7 @@ def test_a_program_reads_what_it_is_given_from_the_beginning(starter: Any) -> No
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
-def test_a_program_that_says_much_blocks_nobody(
-    stubs: Stubs, starter: Any, script: Any, stream: str
-) -> None:
+def test_a_program_that_says_much_blocks_nobody(stubs: Stubs, starter: Any, stream: str) -> None:
     stubs.answer("docker", "info", **{stream: b"\xff" * 5_000_000})
 
     status, *said = starter.start(("docker", "info"), 60)
@@ -79,10 +79,10 @@ def test_one_that_keeps_the_output_holds_nobody_up(
 
 
 def test_what_hangs_is_killed_with_its_child(
-    stubs: Stubs, starter: Any, constants: Callable[..., None]
+    stubs: Stubs, starter: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Be they deaf to SIGTERM."""
-    constants(TIMEOUT=("--foreground", "--kill-after=0.2"))
+    monkeypatch.setattr(script, "TIMEOUT", ("--foreground", "--kill-after=0.2"))
     stubs.answer("docker", "info", stdout="so far", orders=["ignore-sigterm", "child", "hang"])
 
     # Time for the stub to come so far, on a machine that is busy.
@@ -93,9 +93,9 @@ def test_what_hangs_is_killed_with_its_child(
 
 
 def test_a_machine_that_cannot_start_the_next_program(
-    run: Run, stubs: Stubs, swarm: PretendSwarm, constants: Any, monkeypatch: pytest.MonkeyPatch
+    run: Run, stubs: Stubs, swarm: PretendSwarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    constants(PAUSES=(0.01,))
+    monkeypatch.setattr(script, "PAUSES", (0.01,))
     swarm.add("web")
     fork = os.fork
 
@@ -103,7 +103,7 @@ def test_a_machine_that_cannot_start_the_next_program(
         monkeypatch.setattr(os, "fork", fork)
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    stubs.when(*UPDATE, do=lambda: monkeypatch.setattr(os, "fork", fail_once))
+    stubs.when(*script.UPDATE, do=lambda: monkeypatch.setattr(os, "fork", fail_once))
 
     outcome = run()
 
@@ -115,25 +115,27 @@ def test_a_machine_that_cannot_start_the_next_program(
 
 
 def test_updates_that_have_begun_go_on_when_xargs_has_ended(
-    run: Run, stubs: Stubs, swarm: PretendSwarm, constants: Any
+    run: Run, stubs: Stubs, swarm: PretendSwarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are neither killed nor done again."""
-    constants(STALE_SECONDS=1)
+    monkeypatch.setattr(script, "STALE_SECONDS", 1)
     swarm.add("web")
     id_ = swarm.service("web")["id"]
-    stubs.answer(*UPDATE, id_, stdout=f"{id_}\n", orders=["sleep-1.5"])
+    stubs.answer(*script.UPDATE, id_, stdout=f"{id_}\n", orders=["sleep-1.5"])
 
     outcome = run()
 
     assert (outcome.status, outcome.refreshed) == (0, ["web"])
-    [update] = stubs.calls_of(*UPDATE)
+    [update] = stubs.calls_of(*script.UPDATE)
     assert update.has_ended_by_itself
 
 
 def test_an_update_that_hangs_is_killed_with_its_child(
-    run: Run, stubs: Stubs, swarm: PretendSwarm, constants: Any
+    run: Run, stubs: Stubs, swarm: PretendSwarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    constants(STALE_SECONDS=2, UPDATE_SECONDS=0.3, PAUSES=())
+    monkeypatch.setattr(script, "STALE_SECONDS", 2)
+    monkeypatch.setattr(script, "UPDATE_SECONDS", 0.3)
+    monkeypatch.setattr(script, "PAUSES", ())
     swarm.add("web")
     stubs.answer(*swarm.update_of("web"), orders=["child", "hang"])
 
@@ -176,9 +178,7 @@ exit 1
 
 
 @pytest.mark.parametrize("name", ["timeout", "xargs"])
-def test_busybox_is_said_once(
-    run: Run, stubs: Stubs, swarm: PretendSwarm, constants: Any, name: str
-) -> None:
+def test_busybox_is_said_once(run: Run, stubs: Stubs, swarm: PretendSwarm, name: str) -> None:
     swarm.add("web")
     (stubs.bin / name).unlink()
     (stubs.bin / name).write_text(BUSYBOX)
@@ -188,7 +188,7 @@ def test_busybox_is_said_once(
 
     says = " -> this is BusyBox's: install coreutils and findutils"
     assert outcome.status == 1 and outcome.last_line.endswith(says)
-    assert not stubs.calls_of("sleep") and not stubs.calls_of(*UPDATE)
+    assert not stubs.calls_of("sleep") and not stubs.calls_of(*script.UPDATE)
 
 
 # The token

@@ -17,6 +17,8 @@ from pretend.services import ECR
 from pretend.swarm import PretendSwarm
 from stubs import PATIENCE, Stubs
 
+import ecr_swarm_login as script
+
 Start = Callable[..., "tuple[int, bytes, bytes]"]
 
 
@@ -171,7 +173,7 @@ ENDINGS: dict[str, tuple[tuple[str, ...], list[dict[str, Any]]]] = {
 }
 
 
-def run_with(programs: Any, script: Any, how: str) -> tuple[int, str, str]:
+def run_with(programs: Any, how: str) -> tuple[int, str, str]:
     """What Programs.start() returns for this ending."""
     through, answers = ENDINGS[how]
     for number, answer in enumerate(answers, 1):
@@ -186,20 +188,20 @@ def run_with(programs: Any, script: Any, how: str) -> tuple[int, str, str]:
 
 @pytest.mark.parametrize("how", ENDINGS)
 def test_a_program_ends_as_one_that_is_a_process(
-    stubs: Stubs, script: Any, monkeypatch: pytest.MonkeyPatch, how: str
+    stubs: Stubs, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    seen = run_with(stubs, script, how)
+    seen = run_with(stubs, how)
 
     runner = Runner(stubs.fp)
-    runner.install(script, monkeypatch)
-    emulated = run_with(runner, script, how)
+    runner.install(monkeypatch)
+    emulated = run_with(runner, how)
 
     assert emulated == seen
 
 
 @pytest.mark.parametrize("is_there", [False, True])
 def test_a_program_that_does_not_start_looks_like_a_real_one(
-    stubs: Stubs, start: Start, tmp_path: Path, script: Any, is_there: bool
+    stubs: Stubs, start: Start, tmp_path: Path, is_there: bool
 ) -> None:
     if is_there:
         (tmp_path / "real").touch()

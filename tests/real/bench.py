@@ -34,9 +34,9 @@ spec = importlib.util.spec_from_file_location("ecr_swarm_login", sys.argv[1])
 script = sys.modules["ecr_swarm_login"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(script)
 ages, update = [], script.update
-def timed(run, host, due, taken_at):
-    update(run, host, due, taken_at)
-    ages.append(time.monotonic() - taken_at)
+def timed(run, host, due, asked_at):
+    update(run, host, due, asked_at)
+    ages.append(time.monotonic() - asked_at)
 script.update = timed
 status = script.main([])
 sys.stderr.write("oldest %.3f\\n" % max(ages))

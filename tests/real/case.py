@@ -130,14 +130,8 @@ class Case:
         return node.script_argv(*options)
 
     def start(self, node, *options, hosts=()):
-        return node.popen(
-            self.argv(node, *options, hosts=hosts),
-            env=node.environment,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+        argv = self.argv(node, *options, hosts=hosts)
+        return node.start_program(argv, env=node.environment)
 
     def send(self, run, number):
         """Send a signal to a run that was started, if it goes on; it is nsenter's child."""

@@ -11,7 +11,7 @@ import json
 import os
 
 import pytest
-from case import Case
+from case import NOTHING, SCRIPT, SEED, Case
 from lab import REGION, Lab
 from lab.engines import Unavailable
 from lab.registries import REGISTRIES
@@ -28,6 +28,19 @@ if os.environ.get("STACKS"):  # only these, as in STACKS="29-29-v2 26.1-29-v1": 
 ADDRESS = REGISTRIES[REGION][0]
 stacks = pytest.mark.parametrize("stack", STACKS, ids="-".join, indirect=True)
 more_stacks = pytest.mark.parametrize("stack", MORE_STACKS, ids="-".join, indirect=True)
+# With no run at all as control.
+beside_no_run = pytest.mark.parametrize(
+    "way", [SEED, SCRIPT, NOTHING], ids=["seed", "script", "nothing"]
+)
+
+
+@contextlib.contextmanager
+def or_skip():
+    """Skip the test if an engine is not to be had."""
+    try:
+        yield
+    except Unavailable as reason:
+        pytest.skip(str(reason))
 
 
 class Labs:
@@ -59,20 +72,16 @@ class Labs:
 @contextlib.contextmanager
 def own_lab(stack, managers, workers):
     """A lab of that stack for one test, which does not leave it as it was."""
-    try:
+    with or_skip():
         lab = Lab(managers=managers, workers=workers, **stack.programs)
-    except Unavailable as reason:
-        pytest.skip(str(reason))
     with lab:
         yield lab
 
 
 @contextlib.contextmanager
 def case_on(stack, way, managers, workers):
-    try:
+    with or_skip():
         case = Case(stack.get(managers, workers), way)
-    except Unavailable as reason:
-        pytest.skip(str(reason))
     try:
         yield case.begin()
     finally:
@@ -100,6 +109,16 @@ def blackhole(node):
         yield
     finally:
         node.ip(f"route del blackhole {ADDRESS}/32")
+
+
+# The command of an image whose tasks go on when they are told to.
+UNTIL_TOLD = "until [ -e /told ]; do sleep 0.1; done"
+
+
+def tell(node, task):
+    """Have a task go on that waits for it on that node; one that is over need not hear it."""
+    container = task["Status"]["ContainerStatus"]["ContainerID"]
+    node.docker("exec", container, "sh", "-c", ": > /told", check=False)
 
 
 def another_login(case):

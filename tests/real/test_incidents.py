@@ -8,16 +8,18 @@ import pytest
 import table
 from case import NOTHING, SCRIPT, SEED, Case
 from lab import Lab, ecr_host, engines, wait_until
-from lab.engines import Unavailable
 from lab.wrappers import held_up
-from promise import another_login, no_answer_from_registries, stacks
+from promise import (
+    UNTIL_TOLD,
+    another_login,
+    beside_no_run,
+    no_answer_from_registries,
+    or_skip,
+    stacks,
+    tell,
+)
 
-WAITS_FOR_FAIL = ("sh", "-c", "until [ -e /fail ]; do sleep 0.1; done")
-
-
-@pytest.fixture(params=[SEED, SCRIPT, NOTHING], ids=["seed", "script", "nothing"])
-def way(request):
-    return request.param
+pytestmark = beside_no_run
 
 
 def once_or_twice(case, name, count):
@@ -169,7 +171,7 @@ def test_one_of_three_has_finished(case, verdict):
         "web",
         "--replicas 3 --restart-condition on-failure",
         constraint,
-        image=case.lab.image(*WAITS_FOR_FAIL),
+        image=case.lab.image("sh", "-c", UNTIL_TOLD),
         config=another_login(case),
     )
     case.runs("web", 3)
@@ -197,8 +199,7 @@ def finish_one(case, name):
     """Let one of a service's tasks end with exit status 0."""
     nodes = {case.lab.node_info(node)["ID"]: node for node in case.lab.nodes}
     task = next(task for task in case.lab.tasks(name) if task["ID"] in case.running(name))
-    container = task["Status"]["ContainerStatus"]["ContainerID"]
-    nodes[task["NodeID"]].docker("exec", container, "sh", "-c", ": > /fail", check=False)
+    tell(nodes[task["NodeID"]], task)
     wait_until(lambda: "complete" in case.lab.states(name), "one has finished")
 
 
@@ -376,11 +377,9 @@ ONCE_AND_SAID = {
 @pytest.mark.parametrize("older, newer, kinds", UPGRADES, ids=["20.10 to 26.1", "to testing"])
 def test_upgraded_engine(request, way, older, newer, kinds):
     """An engine is upgraded between two runs"""
-    try:
+    with or_skip():
         newer = engines.engine(newer)
         lab = Lab(engine=older, managers=1, workers=0)
-    except Unavailable as reason:
-        pytest.skip(str(reason))
     with lab:
         # given
         case = Case(lab, way).begin()

@@ -1,4 +1,4 @@
-"""The lab leaves nothing behind, however it ends. Needs root; see lab.py."""
+"""The lab leaves nothing behind, however it ends. Needs root; see lab/."""
 
 import os
 import signal

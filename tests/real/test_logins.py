@@ -14,10 +14,9 @@ from pathlib import Path
 import pytest
 from case import SCRIPT, Case, refreshed
 from lab import Lab, wait_until
-from lab.engines import Unavailable
 from lab.wrappers import HOST, held_up, write_program
 from logins import Logins
-from promise import ENDS
+from promise import ENDS, or_skip
 
 ALONE = "--refresh-only"
 NOT_KEPT = f"Deploys from this host may lack a valid login: Docker login failed for {HOST}: "
@@ -25,10 +24,8 @@ NOT_KEPT = f"Deploys from this host may lack a valid login: Docker login failed 
 
 @pytest.fixture(scope="session", params=[stack[:2] for stack in ENDS], ids="-".join)
 def stack(request):
-    try:
+    with or_skip():
         lab = Lab(*request.param, managers=1, workers=1)
-    except Unavailable as reason:
-        pytest.skip(str(reason))
     with lab:
         yield lab
 

@@ -3,10 +3,10 @@
 import re
 
 import pytest
-from case import NOTHING, SCRIPT, SEED
+from case import SCRIPT, SEED
 from lab import wait_until
 from lab.wrappers import clock_set_back
-from promise import more_stacks, stacks
+from promise import UNTIL_TOLD, beside_no_run, more_stacks, stacks, tell
 
 GOES_ON, STAYS = "goes on: healthy tasks are lost", "stays paused"
 GO_ON = "docker service update --with-registry-auth"
@@ -37,6 +37,12 @@ def hourly_runs(case, healthy, status=0):
             if all(is_lost(case, healthy, name) for name in healthy):
                 break
     return result
+
+
+def said_by_dry_and_hourly_runs(case, healthy):
+    """What the last of these runs says, and before them, if the script is on trial, a dry run."""
+    said = [case.refresh("--dry-run").stderr] if case.way == SCRIPT else []
+    return [*said, hourly_runs(case, healthy).stderr]
 
 
 def have_gone_on(case, healthy):
@@ -125,8 +131,7 @@ def test_paused_rollout_and_an_empty_update(case, verdict, what):
     healthy["web"] &= case.running("web")
     assert healthy["web"]
     # when
-    said = [case.refresh("--dry-run").stderr] if case.way == SCRIPT else []
-    said.append(hourly_runs(case, healthy).stderr)
+    said = said_by_dry_and_hourly_runs(case, healthy)
     # then
     verdict(
         GOES_ON if lost(case, healthy) else "all that are healthy stay",
@@ -193,8 +198,7 @@ def test_rollout_that_spells_out_a_default(case, verdict, others):
         case.rollout_is(name, "paused")
     healthy = {name: before[name] & case.running(name) for name in names}
     # when
-    said = [case.refresh("--dry-run").stderr] if case.way == SCRIPT else []
-    said.append(hourly_runs(case, healthy).stderr)
+    said = said_by_dry_and_hourly_runs(case, healthy)
     # then
     gone_on = lost(case, healthy)
     verdict(
@@ -211,7 +215,7 @@ def test_rollout_that_spells_out_a_default(case, verdict, others):
 
 
 # Fails when it is told to, so that a refresh surely lands in the middle of the rollout.
-FAILS_WHEN_TOLD = ("sh", "-c", "until [ -e /fail ]; do sleep 0.1; done; exit 1")
+FAILS_WHEN_TOLD = ("sh", "-c", f"{UNTIL_TOLD}; exit 1")
 ROLLS_BACK = "--update-failure-action rollback --update-monitor 120s --rollback-monitor 1s"
 
 
@@ -229,8 +233,7 @@ def fail(case):
     worker = case.lab.workers[0]
     for task in case.lab.tasks("web"):
         if task["Status"]["State"] == "running":
-            container = task["Status"]["ContainerStatus"]["ContainerID"]
-            worker.docker("exec", container, "sh", "-c", ": > /fail", check=False)
+            tell(worker, task)
 
 
 def rolls_back(case):
@@ -301,10 +304,6 @@ def test_rollback_by_hand(case, verdict):
 
 
 # Standing still -----------------------------------------------------------------------------------
-
-beside_no_run = pytest.mark.parametrize(
-    "way", [SEED, SCRIPT, NOTHING], ids=["seed", "script", "nothing"]
-)
 
 
 @stacks

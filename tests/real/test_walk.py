@@ -1,15 +1,15 @@
 """Twins that live through the same random history: one alone, one with the script, one updated.
 
-The first tests need no swarm: they are of the judging, as a table. The last needs root; see walk.py.
+The first tests need no swarm: they are of the judging, as a table. The last needs root. What stands
+where says walk/__init__.py.
 """
 
 import time
 
 import pytest
-import stories
-import walk
-from lab.engines import Unavailable
-from stories import (
+from promise import or_skip
+from walk import histories, judging, playing
+from walk.judging import (
     ALONE,
     FORESEEN,
     HARM,
@@ -32,7 +32,7 @@ RESTARTS = Said(True, (("will be refreshed, which restarts its tasks", "they are
 PULLS = Said(True, (("will be refreshed", "it pulls from ECR"),))
 PULLED = Said(True, (("to be refreshed", "it pulls from ECR"),))  # before version 2.0
 CAME_LATE = Said(True, (("restarts", "the update replaces its tasks"),))
-LEFT = Said(False, (("left alone", "its finished tasks would run again"),))
+SPARED = Said(False, (("left alone", "its finished tasks would run again"),))
 ROLLOUT = Said(False, (("held back", "its rollout is paused"),))
 STARTING = Said(False, (("held back", "its tasks are starting, and would be restarted"),))
 LONG = Said(False, (("held back too long", "its rollout is updating"),))
@@ -54,9 +54,9 @@ TABLE = [
     (CAME_LATE, QUIET, QUIET, QUIET, RIGHT),
     (FORESAW, QUIET, STOPS, STOPS, FORESEEN),
     (FORESAW, QUIET, QUIET, STOPS, IN_VAIN),
-    (LEFT, QUIET, QUIET, STARTS, RIGHT),
-    (LEFT, QUIET, QUIET, QUIET, NEEDLESS),
-    (LEFT, LOOPS, LOOPS, LOOPS, NEEDLESS),
+    (SPARED, QUIET, QUIET, STARTS, RIGHT),
+    (SPARED, QUIET, QUIET, QUIET, NEEDLESS),
+    (SPARED, LOOPS, LOOPS, LOOPS, NEEDLESS),
     (ENDED, QUIET, QUIET, QUIET, NEEDLESS),
     (FAILED, QUIET, QUIET, QUIET, NEEDLESS),
     (Said(), QUIET, QUIET, QUIET, NEEDLESS),
@@ -69,7 +69,7 @@ TABLE = [
 
 @pytest.mark.parametrize(("said", "alone", "script", "plain", "category"), TABLE)
 def test_judging(said, alone, script, plain, category):
-    assert stories.judge(said, {ALONE: alone, SCRIPT: script, PLAIN: plain}) == category
+    assert judging.judge(said, {ALONE: alone, SCRIPT: script, PLAIN: plain}) == category
 
 
 @pytest.mark.parametrize(
@@ -80,15 +80,15 @@ def test_judging(said, alone, script, plain, category):
         (REFRESHED, QUIET, STOPS, HARM),
         (FORESAW, QUIET, STOPS, FORESEEN),
         (RESTARTS, QUIET, QUIET, IN_VAIN),
-        (LEFT, QUIET, STARTS, RIGHT),
-        (LEFT, QUIET, QUIET, NEEDLESS),
+        (SPARED, QUIET, STARTS, RIGHT),
+        (SPARED, QUIET, QUIET, NEEDLESS),
         (ROLLOUT, QUIET, QUIET, WAITS),
     ],
 )
 @pytest.mark.parametrize("script", [QUIET, STOPS])
 def test_judging_what_another_version_says(said, alone, script, plain, category):
     counts = {ALONE: alone, SCRIPT: script, PLAIN: plain}
-    assert stories.judge_decision(said, counts) == category
+    assert judging.judge_decision(said, counts) == category
 
 
 @pytest.mark.parametrize(
@@ -147,11 +147,11 @@ s11script s8script failed: docker said nothing
     ],
 )
 def test_what_the_script_said(name, lines):
-    assert list(stories.said_of(name, "s3script\ns4script\n", STDERR).lines) == lines
+    assert list(judging.said_of(name, "s3script\ns4script\n", STDERR).lines) == lines
 
 
 def test_outcomes_that_begin_alike():
-    [(outcome, _)] = stories.said_of("s2script", "", STDERR).lines
+    [(outcome, _)] = judging.said_of("s2script", "", STDERR).lines
     assert outcome == "held back too long"
 
 
@@ -160,7 +160,7 @@ def test_outcomes_that_begin_alike():
     [("s3script", True), ("s7script", True), ("s3", False), ("s7", False), ("s10script", False)],
 )
 def test_who_was_refreshed(name, is_refreshed):
-    assert stories.said_of(name, "s3script\ns4script\n", STDERR).is_refreshed is is_refreshed
+    assert judging.said_of(name, "s3script\ns4script\n", STDERR).is_refreshed is is_refreshed
 
 
 NOW = 1_700_000_000
@@ -206,7 +206,7 @@ LIVES = [task(1, 1), task(3, 2, "ready", "ready")]
     ],
 )
 def test_counting(before, after, expected):
-    assert stories.count(before, after, NOW) == expected
+    assert judging.count(before, after, NOW) == expected
 
 
 SERVICE = {"Spec": {"TaskTemplate": {"N": 1}}}
@@ -240,12 +240,12 @@ def failed(number, seconds=100):
     ],
 )
 def test_likeness(one, other, is_alike):
-    one, other = (stories.likeness(SERVICE, tasks, HERE, NOW) for tasks in (one, other))
+    one, other = (judging.likeness(SERVICE, tasks, HERE, NOW) for tasks in (one, other))
     assert (one == other) is is_alike
 
 
 def test_the_same_seed_gives_the_same_history():
-    first, again, other = (stories.session_from(*each) for each in ((7, 1), (7, 1), (7, 2)))
+    first, again, other = (histories.session_from(*each) for each in ((7, 1), (7, 1), (7, 2)))
     assert first == again
     assert first != other
     assert first.only({3}).stories == [first.stories[2]]
@@ -256,7 +256,7 @@ def share(some, condition):
 
 
 def test_what_histories_have():
-    sessions = [stories.session_from(1, number) for number in range(100)]
+    sessions = [histories.session_from(1, number) for number in range(100)]
     told = [story for session in sessions for story in session.stories]
     bare = [" ".join(story.steps[0].words) for story in told if story.is_bare]
     empty = ("service", "update", "-d", "-q", "NAME")
@@ -265,7 +265,7 @@ def test_what_histories_have():
     assert not [words for words in bare if "--restart" in words or "--update" in words]
     assert share(told, lambda story: empty in [step.words for step in story.steps]) >= 1 / 3
     assert share(told, lambda story: story.breaks) >= 1 / 4
-    assert share(sessions, lambda session: stories.FILE in str(session.events)) >= 1 / 4
+    assert share(sessions, lambda session: histories.FILE in str(session.events)) >= 1 / 4
 
 
 # Seed, number and stories. In both sessions rollouts fail, and are then updated with nothing, and some
@@ -277,15 +277,13 @@ SESSIONS = ((9001, 32, (1, 4, 6, 7, 8, 10, 12, 14)), (9001, 29, (2, 3, 5, 7, 8, 
 def test_twins(engine):
     # given: the same histories each time
     sessions = [
-        stories.session_from(seed, number).only(set(told)) for seed, number, told in SESSIONS
+        histories.session_from(seed, number).only(set(told)) for seed, number, told in SESSIONS
     ]
     # when
-    try:
-        run = walk.walk(sessions, engine=engine)
-    except Unavailable as reason:
-        pytest.skip(str(reason))
+    with or_skip():
+        run = playing.walk(sessions, engine=engine)
     # then: whatever it prints shows what was seen
-    assert not [walk.report(*each) for each in run.believed]
+    assert not [playing.report(*each) for each in run.believed]
     judged = sum(bool(ending.category) for _, ending in run.endings)
     # On a busy machine twins go different ways; with none alike the test would prove nothing.
     assert judged >= sum(len(session.stories) for session in sessions) // 3, (

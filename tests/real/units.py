@@ -27,11 +27,9 @@ def bring_source(machine: Machine) -> None:
 
 
 def install_by_copy(machine: Machine) -> None:
-    machine.run("cp", f"{SOURCE}/ecr_swarm_login.py", "/usr/bin/")
-    machine.run(
-        "cp", f"{SOURCE}/systemd/{SERVICE}", f"{SOURCE}/systemd/{TIMER}", "/etc/systemd/system/"
-    )
-    machine.run("systemctl", "daemon-reload")
+    machine.run(f"cp {SOURCE}/ecr_swarm_login.py /usr/bin/")
+    machine.run(f"cp {SOURCE}/systemd/{SERVICE} {SOURCE}/systemd/{TIMER} /etc/systemd/system/")
+    machine.run("systemctl daemon-reload")
 
 
 def shorten(machine: Machine, **seconds: float) -> None:
@@ -48,11 +46,11 @@ def shorten(machine: Machine, **seconds: float) -> None:
 
 def drop_in(machine: Machine, unit: str, text: str, name: str = "test") -> None:
     machine.write(f"/etc/systemd/system/{unit}.d/{name}.conf", text)
-    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl daemon-reload")
 
 
 def stop_docker(machine: Machine) -> None:
-    machine.run("systemctl", "stop", "docker.socket", "docker.service")
+    machine.run("systemctl stop docker.socket docker.service")
 
 
 def refuse_tokens(machine: Machine) -> str:
@@ -97,11 +95,11 @@ def assert_token_is_not_in(text: str) -> None:
 def use_aws(machine: Machine, kind: str) -> None:
     """Give the machine v1 or the bundle of v2 as aws; its distribution's is v2, too."""
     if kind == "bundle":
-        machine.run("ln", "-sf", "/opt/aws-bundle/aws/aws", "/usr/bin/aws")
+        machine.run("ln -sf /opt/aws-bundle/aws/aws /usr/bin/aws")
     if kind == "v1":
         machine.write(
             "/usr/local/bin/aws",
             '#!/bin/sh\nPYTHONPATH=/opt/aws-v1 exec /usr/bin/python3 -m awscli "$@"\n',
             0o755,
         )
-        machine.run("rm", "/usr/bin/aws")
+        machine.run("rm /usr/bin/aws")

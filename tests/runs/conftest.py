@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
+import ecr_swarm_login as script
+
 
 @pytest.fixture
-def reason(script: Any) -> Callable[[str], str]:
+def reason() -> Callable[[str], str]:
     """A regular expression for the reason of a row of the policy, by the row's name; any other text
     for itself. The words are compared in unit/test_words.py.
     """

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
-from pretend.calls import UPDATE, Run
+from pretend.calls import Run
 from pretend.runner import Answers, Outcome
 from pretend.services import ECR, PAUSED
 from pretend.swarm import PretendSwarm
+
+import ecr_swarm_login as script
 
 # The journal
 
@@ -133,7 +134,7 @@ def test_docker_config_is_where_docker_keeps_its_logins(
     ],
 )
 def test_the_current_folder_is_not_on_the_path(
-    script: Any, monkeypatch: pytest.MonkeyPatch, given: str | None, path: str
+    monkeypatch: pytest.MonkeyPatch, given: str | None, path: str
 ) -> None:
     monkeypatch.delenv("PATH")
     if given is not None:
@@ -185,4 +186,4 @@ def test_no_other_story_is_told(run: Run, programs: Answers, swarm: PretendSwarm
 
     outcome = run()
 
-    assert len(outcome.lines) == 4 and len(programs.calls_of(*UPDATE)) == 1
+    assert len(outcome.lines) == 4 and len(programs.calls_of(*script.UPDATE)) == 1

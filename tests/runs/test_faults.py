@@ -11,26 +11,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from pretend.calls import (
-    AWS_TOKEN,
-    ECR_OTHER_ACCOUNT,
-    INSPECT,
-    LEADER,
-    LIST,
-    LOGIN,
-    REGION,
-    SPECS,
-    TASKS,
-    VERSION,
-    Run,
-    is_of_run,
-    write_config,
-)
+from pretend.calls import ECR_OTHER_ACCOUNT, REGION, Run, refuse_to_keep_login, write_config
 from pretend.logins import DEAD_HELPER
-from pretend.runner import Answers, Call, Outcome
+from pretend.runner import Answers, Outcome
 from pretend.services import ECR
 from pretend.swarm import ECR_US, PretendSwarm
 from pretend.texts import OF_THE_DAEMON, TEXTS
+
+import ecr_swarm_login as script
 
 
 class Scene(NamedTuple):
@@ -110,16 +98,11 @@ def config_text(text: str) -> Fault:
 
 def not_at_home(text: str) -> Fault:
     """docker keeps no login to `web`'s registry where it keeps logins by itself; it says this."""
-
-    def give(call: Call) -> dict[str, Any] | None:
-        is_meant = call.argv == [*LOGIN, ECR] and not is_of_run(call)
-        return {"stderr": text, "exit_status": 1} if is_meant else None
-
-    return lambda scene: scene.programs.answerers.insert(0, give)
+    return lambda scene: refuse_to_keep_login(scene.programs, text)
 
 
-AWS = (*AWS_TOKEN, REGION)
-LOGIN_WEB = (*LOGIN, ECR)
+AWS = (*script.AWS_TOKEN, REGION)
+LOGIN_WEB = (*script.LOGIN, ECR)
 # A token, and what it looks like in the log.
 PRINTS = "secret-eu-central-1-of-the-test"
 ALL = "us web"
@@ -148,21 +131,22 @@ TABLE = [
     Row("aws prints two words", says(*AWS, stdout=f"{PRINTS} {PRINTS}", times=9), NONE, 1, "us"),
     Row("aws prints escape codes", says(*AWS, stdout=f"\033[32m{PRINTS}\033[0m", times=9), NONE, 1, "us"),
     # docker
-    Row("docker says much", says(*LIST, stdout="x" * 5_000_000), f"The run failed; next attempt in 1 s: {UNREADABLE}ValueError: ", 0, ALL),
-    Row("docker says no text", says(*LIST, stdout=b"\xff\xfe{\0"), f"{UNREADABLE}ValueError: ", 0, ALL),
-    Row("docker names no context", fails(*VERSION, text="out of memory"), "docker version failed with exit status 1: out of memory", 0, ALL),
+    Row("docker says much", says(*script.LIST, stdout="x" * 5_000_000), f"The run failed; next attempt in 1 s: {UNREADABLE}ValueError: ", 0, ALL),
+    Row("docker says no text", says(*script.LIST, stdout=b"\xff\xfe{\0"), f"{UNREADABLE}ValueError: ", 0, ALL),
+    Row("docker names no context", fails(*script.VERSION, text="out of memory"), "docker version failed with exit status 1: out of memory", 0, ALL),
     Row("daemon down", node_is("down"), DOWN, 1, ""),
-    Row("daemon restarts in mid-run", after(*LOGIN, then=fails(*INSPECT, text=DOWN, times=2)), DOWN, 0, ALL),
-    Row("daemon goes for good", after(*LOGIN, then=node_is("down")), DOWN, 1, ""),
+    Row("daemon restarts in mid-run", after(*script.LOGIN, then=fails(*script.INSPECT, text=DOWN, times=2)), DOWN, 0, ALL),
+    Row("daemon goes for good", after(*script.LOGIN, then=node_is("down")), DOWN, 1, ""),
     Row("no swarm", node_is("none"), f"in N seconds; failed: docker service ls failed with exit status 1: Error response from daemon: {OF_THE_DAEMON['none']}", 1, ""),
-    Row("no leader", fails(*LIST, text=NO_LEADER, times=9), NO_LEADER, 1, ""),
-    Row("leader unknown", both(option("--leader-only"), fails(*LEADER, text=NO_LEADER, times=9)), NO_LEADER, 1, ""),
-    Row("no word on who leads", both(option("--leader-only"), says(*LEADER, stdout="maybe\n", times=9)), UNREADABLE, 1, ""),
-    Row("list cut short", says(*LIST, stdout=f"0123 {ECR_US}/app:2 us\n", signal=9, times=99), "docker service ls failed with exit status -9", 1, ""),
-    Row("inspect cut short", says(*INSPECT, signal=9), "2 refreshed", 0, ALL),
-    Row("inspect prints nothing", says(*INSPECT, stderr="old", times=99), "docker service inspect printed less than was asked for", 1, ""),
-    Row("list of tasks cut short", both(add("half", replicas="1/2", others="Preparing"), says(*TASKS, signal=9)), "half held back: its tasks are starting", 0, ALL),
-    Row("specs of tasks cut short", says(*SPECS, signal=9), "2 refreshed", 0, ALL),
+    Row("no leader", fails(*script.LIST, text=NO_LEADER, times=9), NO_LEADER, 1, ""),
+    Row("leader unknown", both(option("--leader-only"), fails(*script.LEADER, text=NO_LEADER, times=9)), NO_LEADER, 1, ""),
+    Row("null for who leads", both(option("--leader-only"), says(*script.LEADER, stdout="null\n", times=9)), UNREADABLE, 1, ""),
+    Row("no word on who leads", both(option("--leader-only"), says(*script.LEADER, stdout="maybe\n", times=9)), UNREADABLE, 1, ""),
+    Row("list cut short", says(*script.LIST, stdout=f"0123 {ECR_US}/app:2 us\n", signal=9, times=99), "docker service ls failed with exit status -9", 1, ""),
+    Row("inspect cut short", says(*script.INSPECT, signal=9), "2 refreshed", 0, ALL),
+    Row("inspect prints nothing", says(*script.INSPECT, stderr="old", times=99), "docker service inspect printed too little", 1, ""),
+    Row("list of tasks cut short", both(add("half", replicas="1/2", others="Preparing"), says(*script.TASKS, signal=9)), "half held back: its tasks are starting", 0, ALL),
+    Row("specs of tasks cut short", says(*script.SPECS, signal=9), "2 refreshed", 0, ALL),
     # logins
     Row("one login of three refused", both(add("a", f"{ECR_OTHER_ACCOUNT}/a:1"), fails(*LOGIN_WEB, text="401 Unauthorized", times=9)),
         f"{DENIED} failed with exit status 1: 401 Unauthorized -> ", 1, "a us"),
@@ -172,7 +156,7 @@ TABLE = [
         f'{DENIED} failed with exit status 1: no "[secret]"', 1, "us"),
     Row("disk full", not_at_home(DISK_FULL), f"{FOR_DEPLOYS} failed with exit status 1: {DISK_FULL}", 0, ALL),
     Row("disk full, to log in", both(option("--login-only"), not_at_home(DISK_FULL)), f"{DENIED} failed with exit status 1: {DISK_FULL}", 1, ""),
-    Row("a helper that stores nothing", lambda scene: write_config(scene.home, credHelpers={ECR: DEAD_HELPER}), f"The credential helper for {ECR} stores no logins", 0, ALL),
+    Row("a helper that stores nothing", lambda scene: write_config(scene.home, credHelpers={ECR: DEAD_HELPER}), f"The credential helper of {ECR} supplies logins, and stores none", 0, ALL),
     Row("config.json is no JSON", both(option("--refresh-only"), config_text("{auths:")), "config file", 1, ""),
     Row("config.json is mended", config_text("{auths:"), "2 logins, 2 refreshed", 0, ALL),
     # updates
@@ -186,10 +170,10 @@ TABLE = [
 
 @pytest.fixture
 def scene(
-    programs: Answers, swarm: PretendSwarm, home: Path, constants: Callable[..., None]
+    programs: Answers, swarm: PretendSwarm, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Scene:
     """Two services, of two registries: what hangs for one moves the clock of both."""
-    constants(STALE_SECONDS=10**6)
+    monkeypatch.setattr(script, "STALE_SECONDS", 10**6)
     swarm.add("web")
     swarm.add("us", f"{ECR_US}/app:2")
     return Scene(programs, swarm, home, [])
@@ -234,7 +218,7 @@ AWS_FAILURES = {
 def test_what_aws_says_is_shown(run: Run, scene: Scene) -> None:
     for region, (status, text) in AWS_FAILURES.items():
         scene.arguments.extend(["--registry", ECR.replace(REGION, region)])
-        fails(*AWS_TOKEN, region, status=status, text=f"\n{text}\n", times=9)(scene)
+        fails(*script.AWS_TOKEN, region, status=status, text=f"\n{text}\n", times=9)(scene)
 
     outcome = run(*scene.arguments)
 
@@ -260,12 +244,12 @@ def test_the_beginning_of_what_a_program_says_is_cut_off(run: Run, scene: Scene)
 def test_a_service_without_any_task_is_asked_for_once_more(run: Run, scene: Scene) -> None:
     """An empty list, with exit status 0, must not pass for a service of which none starts."""
     add("starting", replicas="1/2", others="Preparing")(scene)
-    says(*TASKS, stdout="")(scene)
+    says(*script.TASKS, stdout="")(scene)
 
     assert run().refreshed == ["us", "web"]
 
 
-@pytest.mark.parametrize("look", [INSPECT, TASKS, SPECS])
+@pytest.mark.parametrize("look", [script.INSPECT, script.TASKS, script.SPECS])
 @pytest.mark.parametrize("how", [{"signal": 9}, {}])
 def test_nobody_is_refreshed_blindly(
     run: Run, scene: Scene, look: tuple[str, ...], how: dict[str, Any]
@@ -280,7 +264,7 @@ def test_nobody_is_refreshed_blindly(
 
 
 def test_a_thing_that_nobody_thought_of_is_one_line(
-    run: Run, scene: Scene, script: Any, monkeypatch: pytest.MonkeyPatch
+    run: Run, scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:
         raise MemoryError("nobody thought of it")

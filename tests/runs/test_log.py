@@ -5,19 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from pretend.calls import (
-    AWS_TOKEN,
-    HEADLINE,
-    LOGIN,
-    REGION_US,
-    Run,
-    add_all,
-    login_of,
-    write_config,
-)
+from pretend.calls import HEADLINE, REGION_US, Run, add_all, login_of, write_config
 from pretend.runner import Answers
 from pretend.services import ECR, ONE_SHOT, PAUSED, UNSORTED
 from pretend.swarm import ECR_US, PretendSwarm
+
+import ecr_swarm_login as script
 
 RESTARTS = (
     "files will be refreshed, which restarts its tasks: the docker client reorders its mounts"
@@ -190,7 +183,7 @@ def test_what_is_tried_again(run: Run, programs: Answers, swarm: PretendSwarm) -
 def test_a_failure_of_many_services(run: Run, programs: Answers, swarm: PretendSwarm) -> None:
     add_all(swarm, 30)
     denied = {"stderr": "Unable to locate credentials", "exit_status": 253}
-    programs.answer(*AWS_TOKEN, programs.fp.any(), **denied, times=4)
+    programs.answer(*script.AWS_TOKEN, programs.fp.any(), **denied, times=4)
 
     reason = (
         "Failed to acquire docker login credentials: aws ecr get-login-password failed with exit"
@@ -247,7 +240,7 @@ def test_the_lines_of_the_loop_stay(run: Run, programs: Answers, swarm: PretendS
     """Whoever searches the log for them goes on to find them."""
     swarm.add("web")
     said = run().stderr
-    for failing in (LOGIN, AWS_TOKEN):
+    for failing in (script.LOGIN, script.AWS_TOKEN):
         programs.answer(*failing, programs.fp.any(), stderr="no", exit_status=1, times=5)
         said += run().stderr
 

@@ -6,23 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from pretend.calls import (
-    AWS_TOKEN,
-    INSPECT,
-    LIST,
-    LOGIN,
-    NODES,
-    REGION,
-    SPECS,
-    TASKS,
-    UPDATE,
-    VERSION,
-    Run,
-    add_all,
-    ids_in,
-    is_untouched,
-    last_look,
-)
+from pretend.calls import REGION, Run, add_all, ids_in, is_untouched, last_look
 from pretend.runner import Answers, Call
 from pretend.services import (
     ECR,
@@ -36,6 +20,8 @@ from pretend.services import (
 )
 from pretend.swarm import PretendSwarm, running
 
+import ecr_swarm_login as script
+
 # Which looks, and when
 
 
@@ -48,13 +34,22 @@ def test_a_run_asks_logs_in_looks_and_refreshes(
     outcome = run()
 
     assert (outcome.status, outcome.refreshed) == (0, names)
-    for once in (LIST, VERSION, AWS_TOKEN, INSPECT, TASKS, SPECS):
-        assert len(programs.calls_of(*once)) == 1 + (once == INSPECT), once
+    for once in (
+        script.LIST,
+        script.VERSION,
+        script.AWS_TOKEN,
+        script.INSPECT,
+        script.TASKS,
+        script.SPECS,
+    ):
+        assert len(programs.calls_of(*once)) == 1 + (once == script.INSPECT), once
     calls = [call.argv for call in programs.calls]
-    token, login = calls.index([*AWS_TOKEN, REGION]), calls.index([*LOGIN, ECR])
-    [looks] = [calls.index(call.argv) for call in programs.calls_of(*SPECS)]
-    assert token < login < looks < calls.index(programs.calls_of(*UPDATE)[0].argv)
-    assert {call.stdin.decode().strip() for call in programs.calls_of(*LOGIN)} == set(swarm.tokens)
+    token, login = calls.index([*script.AWS_TOKEN, REGION]), calls.index([*script.LOGIN, ECR])
+    [looks] = [calls.index(call.argv) for call in programs.calls_of(*script.SPECS)]
+    assert token < login < looks < calls.index(programs.calls_of(*script.UPDATE)[0].argv)
+    assert {call.stdin.decode().strip() for call in programs.calls_of(*script.LOGIN)} == set(
+        swarm.tokens
+    )
 
 
 def test_only_services_in_ecr_are_looked_at(
@@ -66,15 +61,16 @@ def test_only_services_in_ecr_are_looked_at(
 
     run()
 
-    [look] = programs.calls_of(*TASKS)
+    [look] = programs.calls_of(*script.TASKS)
     ids = [swarm.service(name)["id"][:12] for name in ("web", "job")]
-    assert sorted(look.argv[len(TASKS) :]) == sorted(ids)
+    assert sorted(look.argv[len(script.TASKS) :]) == sorted(ids)
 
 
 def test_each_batch_is_looked_at_right_before_its_updates(
-    run: Run, programs: Answers, swarm: PretendSwarm, constants: Callable[..., None]
+    run: Run, programs: Answers, swarm: PretendSwarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    constants(BATCHES=(2, 1), BATCHES_AT_ONCE=1)
+    monkeypatch.setattr(script, "BATCHES", (2, 1))
+    monkeypatch.setattr(script, "BATCHES_AT_ONCE", 1)
     add_all(swarm, 6)
 
     run()
@@ -82,11 +78,11 @@ def test_each_batch_is_looked_at_right_before_its_updates(
     steps = [
         step
         for call in programs.calls
-        for step, beginning in (("look", TASKS), ("update", UPDATE))
+        for step, beginning in (("look", script.TASKS), ("update", script.UPDATE))
         if call.argv[: len(beginning)] == list(beginning)
     ]
     assert steps == ["look", "update", "update"] * 3
-    assert len(programs.calls_of(*LIST)) == 1
+    assert len(programs.calls_of(*script.LIST)) == 1
 
 
 def test_which_tasks_and_nodes_are_looked_at(
@@ -106,8 +102,8 @@ def test_which_tasks_and_nodes_are_looked_at(
         task for name in ("plain", "global", "spread") for task in running(swarm.service(name))
     ]
     wanted += [slot[0]["id"] for slot in swarm.service("paused")["slots"]]
-    assert ids_in(programs.calls_of(*SPECS)) == sorted(wanted)
-    assert ids_in(programs.calls_of(*NODES)) == sorted(map(node_id, (1, 2)))
+    assert ids_in(programs.calls_of(*script.SPECS)) == sorted(wanted)
+    assert ids_in(programs.calls_of(*script.NODES)) == sorted(map(node_id, (1, 2)))
 
 
 def test_what_the_list_says_besides_is_read_nowhere(
@@ -118,7 +114,7 @@ def test_what_the_list_says_besides_is_read_nowhere(
 
     run()
 
-    [call] = programs.calls_of(*LIST)
+    [call] = programs.calls_of(*script.LIST)
     assert call.argv[-1] == "{{.ID}} {{.Image}} {{.Name}}"
 
 
@@ -214,7 +210,7 @@ def test_a_line_of_the_list_that_cannot_be_read(
     """Which service it is nobody knows, nor what else is not as it was."""
     swarm.add("odd")
     swarm.add("web")
-    spoil(programs, swarm, LIST, "odd", line)
+    spoil(programs, swarm, script.LIST, "odd", line)
 
     outcome = run()
 
@@ -224,7 +220,13 @@ def test_a_line_of_the_list_that_cannot_be_read(
 
 @pytest.mark.parametrize(
     "beginning, text",
-    [(INSPECT, "{"), (TASKS, "null"), (TASKS, '{"ID": "ID"'), (SPECS, "null"), (SPECS, "{")],
+    [
+        (script.INSPECT, "{"),
+        (script.TASKS, "null"),
+        (script.TASKS, '{"ID": "ID"'),
+        (script.SPECS, "null"),
+        (script.SPECS, "{"),
+    ],
 )
 def test_a_line_that_is_no_document_costs_its_own_service(
     run: Run, programs: Answers, swarm: PretendSwarm, beginning: tuple[str, ...], text: str
@@ -278,7 +280,7 @@ def test_two_services_named_after_each_other(run: Run, swarm: PretendSwarm) -> N
     assert [it["version"] for it in swarm.services] == [2, 2]
 
 
-@pytest.mark.parametrize("look", [INSPECT, TASKS])
+@pytest.mark.parametrize("look", [script.INSPECT, script.TASKS])
 def test_a_look_that_fails_once_is_taken_again(
     run: Run, programs: Answers, swarm: PretendSwarm, look: tuple[str, ...]
 ) -> None:
@@ -301,12 +303,12 @@ def test_tasks_that_are_reaped_meanwhile_cost_nothing(
     def reap() -> None:
         gone["id"] = "reaped"
 
-    programs.when(*SPECS, do=reap)
+    programs.when(*script.SPECS, do=reap)
 
     outcome = run()
 
     assert (outcome.status, outcome.refreshed) == (0, names)
-    assert len(programs.calls_of(*SPECS)) == 1
+    assert len(programs.calls_of(*script.SPECS)) == 1
 
 
 # The last look
@@ -339,7 +341,7 @@ def test_whose_tasks_are_replaced_is_named(
     assert "3 refreshed, 1 held back, 1 failed, 2 restarted in " in outcome.last_line
     # Only what was refreshed, and has no effects that were foreseen, is looked at again.
     again = [swarm.service(name)["id"] for name in ("web", "checked")]
-    assert ids_in(programs.calls_of(*INSPECT)) == sorted(again)
+    assert ids_in(programs.calls_of(*script.INSPECT)) == sorted(again)
 
 
 def test_whose_image_is_not_pinned_may_run_a_newer_one(run: Run, swarm: PretendSwarm) -> None:

@@ -6,23 +6,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
-from pretend.calls import (
-    AWS_TOKEN,
-    ECR_OTHER_ACCOUNT,
-    INSPECT,
-    LIST,
-    LOGIN,
-    SPECS,
-    TASKS,
-    UPDATE,
-    Run,
-    add_all,
-    is_untouched,
-    updates_of,
-)
+from pretend.calls import ECR_OTHER_ACCOUNT, Run, add_all, is_untouched, updates_of
 from pretend.runner import Answers, Call
 from pretend.services import ECR, PAUSED, all_tasks
 from pretend.swarm import ECR_US, PretendSwarm, harmed
+
+import ecr_swarm_login as script
 
 Event = Callable[[PretendSwarm], object]
 
@@ -72,27 +61,25 @@ STARTS = "it held back: its tasks are starting"
 ROLLS = "it held back: its rollout is paused"
 
 TABLE = {
-    "it goes before the login": Row(LOGIN, goes),
-    "it goes before it is looked at": Row(INSPECT, goes),
-    "it goes in mid-look": Row(TASKS, goes),
-    "it goes before its tasks are looked at": Row(SPECS, goes),
-    "it goes before its update": Row(UPDATE, goes),
-    "all go": Row(LOGIN, all_go, refreshed=""),
-    "one comes": Row(LOGIN, comes, refreshed="it us web"),
-    "its tasks are reaped": Row(SPECS, tasks_are_reaped, refreshed="it us web"),
+    "it goes before the login": Row(script.LOGIN, goes),
+    "it goes before it is looked at": Row(script.INSPECT, goes),
+    "it goes in mid-look": Row(script.TASKS, goes),
+    "it goes before its tasks are looked at": Row(script.SPECS, goes),
+    "it goes before its update": Row(script.UPDATE, goes),
+    "all go": Row(script.LOGIN, all_go, refreshed=""),
+    "one comes": Row(script.LOGIN, comes, refreshed="it us web"),
+    "its tasks are reaped": Row(script.SPECS, tasks_are_reaped, refreshed="it us web"),
     "it moves to another registry": Row(
-        LOGIN, becomes(image=f"{ECR_OTHER_ACCOUNT}/app:2"), says=MOVED
+        script.LOGIN, becomes(image=f"{ECR_OTHER_ACCOUNT}/app:2"), says=MOVED
     ),
     "it moves to a registry that is known": Row(
-        LOGIN, becomes(image=f"{ECR_US}/app:2"), says=MOVED
+        script.LOGIN, becomes(image=f"{ECR_US}/app:2"), says=MOVED
     ),
-    "it moves out of ECR": Row(
-        LOGIN, becomes(image="nginx:1"), says="it left alone: its image is "
-    ),
+    "it moves out of ECR": Row(script.LOGIN, becomes(image="nginx:1"), says=MOVED),
     "it is scaled up while aws is slow": Row(
-        AWS_TOKEN, becomes(replicas="1/3", others="Preparing 1 second"), says=STARTS
+        script.AWS_TOKEN, becomes(replicas="1/3", others="Preparing 1 second"), says=STARTS
     ),
-    "a rollout begins, and pauses": Row(LOGIN, becomes(**PAUSED), says=ROLLS),
+    "a rollout begins, and pauses": Row(script.LOGIN, becomes(**PAUSED), says=ROLLS),
 }
 
 
@@ -132,7 +119,7 @@ def test_each_attempt_goes_by_a_new_list(run: Run, programs: Answers, swarm: Pre
     """A registry that no service uses any more is not asked again, nor is a service that went."""
     swarm.add("moves", f"{ECR_OTHER_ACCOUNT}/app:2")
     swarm.add("goes", f"{ECR_OTHER_ACCOUNT}/app:2")
-    programs.answer(*LOGIN, ECR_OTHER_ACCOUNT, stderr="denied", exit_status=1, times=99)
+    programs.answer(*script.LOGIN, ECR_OTHER_ACCOUNT, stderr="denied", exit_status=1, times=99)
 
     def change() -> None:
         for name in ("moves", "goes"):
@@ -140,7 +127,7 @@ def test_each_attempt_goes_by_a_new_list(run: Run, programs: Answers, swarm: Pre
         swarm.add("moves", f"{ECR}/app:2")
         swarm.add("comes")
 
-    programs.when(*LIST, do=lambda: programs.when(*LIST, do=change))
+    programs.when(*script.LIST, do=lambda: programs.when(*script.LIST, do=change))
 
     outcome = run()
 
@@ -158,7 +145,7 @@ def test_services_that_vanish_all_the_time(
         swarm.add(name)
 
     def remove_one(call: Call) -> None:
-        if left and call.argv[: len(TASKS)] == list(TASKS):
+        if left and call.argv[: len(script.TASKS)] == list(script.TASKS):
             swarm.remove(left.pop())
 
     programs.answerers.insert(0, remove_one)  # type: ignore[arg-type]
@@ -175,7 +162,7 @@ def test_what_fails_beside_a_service_that_vanishes(
     """It is alone in its batch in the end, and nobody is updated twice."""
     names = add_all(swarm, 4)
     swarm.add("gone")
-    programs.when(*TASKS, do=lambda: swarm.remove("gone"))
+    programs.when(*script.TASKS, do=lambda: swarm.remove("gone"))
 
     outcome = run()
 

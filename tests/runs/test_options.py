@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-from pretend.calls import (
-    AWS_TOKEN,
-    LIST,
-    REGION,
-    REGION_US,
-    TASKS,
-    UPDATE,
-    Run,
-    hosts_logged_in,
-    is_untouched,
-)
+from pretend.calls import REGION, REGION_US, Run, hosts_logged_in, is_untouched
 from pretend.logins import EXPIRED
 from pretend.runner import Answers
 from pretend.services import ECR, PAUSED, login_opens
 from pretend.swarm import ECR_US, PretendSwarm
+
+import ecr_swarm_login as script
 
 # Services by name
 
@@ -47,7 +38,7 @@ def test_a_wrong_name_is_looked_for_once(run: Run, programs: Answers, swarm: Pre
     text = "; failed: wbe: there is no such service -> see docker service ls"
     assert outcome.last_line.endswith(text)
     assert outcome.stderr.count("no such service") == 1
-    assert len(programs.calls_of(*LIST)) == 1
+    assert len(programs.calls_of(*script.LIST)) == 1
 
 
 def test_where_no_name_fits_aws_is_not_asked(
@@ -71,7 +62,7 @@ def test_login_only(run: Run, programs: Answers, swarm: PretendSwarm) -> None:
     assert outcome.status == 0
     assert outcome.lines == [f"Docker login succeeded for {ECR}", "1 login in N seconds"]
     assert len(programs.calls_of("docker", "login")) == 1
-    assert not programs.calls_of(*TASKS) and not programs.calls_of(*UPDATE)
+    assert not programs.calls_of(*script.TASKS) and not programs.calls_of(*script.UPDATE)
 
 
 @pytest.mark.parametrize("node", ["none", "worker"])
@@ -155,7 +146,7 @@ def test_dry_run(
     outcome = run(option, "--region", REGION_US)
 
     assert (outcome.status, outcome.refreshed) == (0, [])
-    assert not hosts_logged_in(programs) and not programs.calls_of(*UPDATE)
+    assert not hosts_logged_in(programs) and not programs.calls_of(*script.UPDATE)
     assert f"Would log in to {ECR}, the registry of your account in {REGION_US}" in outcome.stderr
     assert "web will be refreshed: it pulls from ECR\n" in outcome.stderr
     assert outcome.last_line.startswith("1 will be refreshed in ")
@@ -204,7 +195,7 @@ def test_all_services_wipes_no_login_that_failed(
 ) -> None:
     swarm.add("web")
     swarm.add("other", "nginx:1")
-    programs.answer(*AWS_TOKEN, programs.fp.any(), exit_status=254, stderr="denied", times=4)
+    programs.answer(*script.AWS_TOKEN, programs.fp.any(), exit_status=254, stderr="denied", times=4)
 
     outcome = run("--all-services")
 
@@ -250,9 +241,7 @@ USAGE = [
 
 
 @pytest.mark.parametrize("arguments, says", USAGE)
-def test_usage(
-    script: Any, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
-) -> None:
+def test_usage(capsys: pytest.CaptureFixture[str], arguments: list[str], says: str) -> None:
     with pytest.raises(SystemExit) as ended:
         script.parse([*arguments])
 

@@ -19,8 +19,8 @@ from pretend.swarm import PretendSwarm
 
 Reason = Callable[[str], str]
 
-LEFT, HELD, TOO_LONG, FAILED = "left alone: ", "held back: ", "held back too long: ", "failed: "
-STATUSES = {LEFT: 0, HELD: 0, TOO_LONG: 3, FAILED: 1}
+SPARED, HELD, TOO_LONG, FAILED = "left alone: ", "held back: ", "held back too long: ", "failed: "
+STATUSES = {SPARED: 0, HELD: 0, TOO_LONG: 3, FAILED: 1}
 
 UNREADABLE = "docker's output is unexpected, or "
 NO_TAG = {"image": f"{ECR}/app", "has_digest": False}
@@ -29,11 +29,11 @@ UPDATING = {**PAUSED, "rollout": "updating"}
 LOST = "Running/Shutdown"  # its node is down
 
 UNTOUCHED: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "an image of another registry": (LEFT, "elsewhere", {"image": "nginx:1"}),
-    "one with a login": (LEFT, "elsewhere", {"image": "ghcr.io/a/b:1", "credentials": OWN_LOGIN}),
-    "a look-alike of ECR": (LEFT, "elsewhere", {"image": f"{ECR}.evil.example/web:1"}),
-    "a replicated job": (LEFT, "a job", {"mode": "replicated job", **ONE_SHOT}),
-    "a global job": (LEFT, "a job", {"mode": "global job", **ONE_SHOT}),
+    "an image of another registry": (SPARED, "elsewhere", {"image": "nginx:1"}),
+    "one with a login": (SPARED, "elsewhere", {"image": "ghcr.io/a/b:1", "credentials": OWN_LOGIN}),
+    "a look-alike of ECR": (SPARED, "elsewhere", {"image": f"{ECR}.evil.example/web:1"}),
+    "a replicated job": (SPARED, "a job", {"mode": "replicated job", **ONE_SHOT}),
+    "a global job": (SPARED, "a job", {"mode": "global job", **ONE_SHOT}),
     "an unknown mode": (HELD, "of an unknown mode", {**UNKNOWN_MODE, "created_hours_ago": 1}),
     "an unknown mode, for long": (TOO_LONG, "of an unknown mode", UNKNOWN_MODE),
     "no tag": (HELD, "without a tag", {**NO_TAG, "created_hours_ago": 1}),
@@ -71,9 +71,9 @@ UNTOUCHED: dict[str, tuple[str, str, dict[str, Any]]] = {
         "amid a rollout",
         {**PAUSED, "previous": f"{ECR}/app:2", "oldest": f"{ECR}/app:1"},
     ),
-    "a one-shot": (LEFT, "finished", {"restart": "none", **ONE_SHOT}),
+    "a one-shot": (SPARED, "finished", {"restart": "none", **ONE_SHOT}),
     "a one-shot that failed, on a node": (
-        LEFT,
+        SPARED,
         "finished",
         {"mode": "global", "restart": "on-failure", **ONE_SHOT},
     ),
@@ -85,7 +85,7 @@ UNTOUCHED: dict[str, tuple[str, str, dict[str, Any]]] = {
     "the same, for long": (
         TOO_LONG,
         "half finished",
-        {"restart": "on-failure", "replicas": "1/2", "others": "Complete 6 hours"},
+        {"restart": "on-failure", "replicas": "1/2", "changed_hours_ago": 6},
     ),
     "a lost node": (HELD, "half finished", {"restart": "none", "replicas": "1/2", "others": LOST}),
     "finished tasks beside those without a token": (

@@ -6,23 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pretend.calls import (
-    LOGIN,
-    PROOF,
-    UPDATE,
-    Run,
-    is_of_run,
-    is_untouched,
-    login_of,
-    proofs,
-    registry,
-    write_config,
-)
+from pretend.calls import Run, is_of_run, is_untouched, login_of, proofs, registry, write_config
 from pretend.logins import DEAD_HELPER, EXPIRED, NOT_STORED, OLD_ECR_HELPER
 from pretend.runner import Answers
 from pretend.services import ECR
 from pretend.swarm import ECR_US, PretendSwarm
 from pretend.texts import TEXTS
+
+import ecr_swarm_login as script
 
 KEYS_OF_A_LOGIN = ("{}", "https://{}", "http://{}", "https://{}/v1/")
 GOOD = login_of("secret-eu-central-1-of-a-person")
@@ -47,7 +38,7 @@ def test_refresh_only(run: Run, programs: Answers, swarm: PretendSwarm, home: Pa
     outcome = run("--refresh-only")
 
     assert (outcome.status, outcome.refreshed) == (0, ["web-0", "web-1", "web-2", "web-3"])
-    assert not programs.calls_of("aws") and not programs.calls_of(*LOGIN)
+    assert not programs.calls_of("aws") and not programs.calls_of(*script.LOGIN)
     assert not any(map(is_of_run, programs.calls))
 
 
@@ -79,10 +70,10 @@ def test_with_the_logins_of_docker_config(
 
 
 def test_each_registry_is_proven_once_before_its_first_update(
-    run: Run, programs: Answers, swarm: PretendSwarm, home: Path, constants: Any
+    run: Run, programs: Answers, swarm: PretendSwarm, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each proof is a request to the registry."""
-    constants(BATCHES=(1,))
+    monkeypatch.setattr(script, "BATCHES", (1,))
     for name in ("web-1", "web-2"):
         swarm.add(name)
     swarm.add("us", f"{ECR_US}/us:1")
@@ -95,7 +86,9 @@ def test_each_registry_is_proven_once_before_its_first_update(
     ids[swarm.service("us")["id"]] = ECR_US
     for host in (ECR, ECR_US):
         [proof] = [call for call in proofs(programs) if call.argv[-1] == host]
-        first = next(call for call in programs.calls_of(*UPDATE) if ids[call.argv[-1]] == host)
+        first = next(
+            call for call in programs.calls_of(*script.UPDATE) if ids[call.argv[-1]] == host
+        )
         assert programs.calls.index(proof) < programs.calls.index(first)
         assert proof.stdin == b""
 
@@ -106,7 +99,7 @@ def test_a_registry_without_services_is_not_proven(
     swarm.add("other", "nginx:1")
 
     assert run("--refresh-only").status == 0
-    assert not programs.calls_of(*PROOF)
+    assert not programs.calls_of(*script.PROOF)
 
 
 @pytest.mark.parametrize("password", ["", EXPIRED])
@@ -116,7 +109,7 @@ def test_a_login_that_is_lost_before_the_proof_is_not_sent(
     write_config(home, auths={ECR: GOOD})
     swarm.add("web")
     auths = {ECR: login_of(password)} if password else {}
-    programs.when(*PROOF, ECR, do=lambda: write_config(home, auths=auths))
+    programs.when(*script.PROOF, ECR, do=lambda: write_config(home, auths=auths))
 
     outcome = run("--refresh-only")
 
@@ -131,7 +124,7 @@ def test_a_dry_run_proves_nothing(run: Run, programs: Answers, swarm: PretendSwa
     outcome = run("--dry-run", "--refresh-only")
 
     assert outcome.status == 0
-    assert "No login needed\n" in outcome.stderr
+    assert "Would log in to no registry\n" in outcome.stderr
     assert not programs.calls_of("docker", "login")
 
 
@@ -174,7 +167,7 @@ def test_what_proves_a_login(
     swarm.add("web")
     for ending in (texts["not stored"].format(NOT_STORED), texts["no terminal"]):
         said = {stream: texts["authenticating"] + ending}
-        programs.answer(*PROOF, ECR, exit_status=1, **said)
+        programs.answer(*script.PROOF, ECR, exit_status=1, **said)
 
         assert run("--refresh-only").refreshed == ["web"], said
 
@@ -192,7 +185,7 @@ def test_what_proves_nothing(run: Run, programs: Answers, swarm: PretendSwarm, c
     others = [texts[name] for name in ("no terminal", "authenticating")]
     swarm.add("web")
     for said in ("", texts["not stored"].format(NOT_STORED), *others, *refusals):
-        programs.answer(*PROOF, ECR, exit_status=1, stderr=said, times=4)
+        programs.answer(*script.PROOF, ECR, exit_status=1, stderr=said, times=4)
 
         outcome = run("--refresh-only")
 

@@ -6,13 +6,9 @@ import threading
 
 import pytest
 from pretend.calls import (
-    AWS_ACCOUNT,
-    AWS_TOKEN,
     ECR_OTHER_ACCOUNT,
-    LOGIN,
     REGION,
     REGION_US,
-    UPDATE,
     Run,
     add_all,
     hosts_logged_in,
@@ -23,6 +19,8 @@ from pretend.calls import (
 from pretend.runner import Answers
 from pretend.services import ECR
 from pretend.swarm import ACCOUNT, ECR_US, PretendSwarm
+
+import ecr_swarm_login as script
 
 
 @pytest.mark.parametrize(
@@ -44,7 +42,7 @@ def test_registries(
     assert outcome.status == 0
     assert sorted(hosts_logged_in(programs)) == sorted(hosts)
     # Where no option asks for the account's registry, its number is not asked for.
-    assert len(programs.calls_of(*AWS_ACCOUNT)) == arguments.count("--region")
+    assert len(programs.calls_of(*script.AWS_ACCOUNT)) == arguments.count("--region")
 
 
 @pytest.mark.parametrize("image", [None, "nginx:1"])
@@ -99,9 +97,12 @@ def test_one_token_for_each_region(run: Run, programs: Answers, swarm: PretendSw
     outcome = run("--region", REGION)
 
     assert outcome.status == 0
-    assert sorted(call.argv[-1] for call in programs.calls_of(*AWS_TOKEN)) == [REGION, REGION_US]
+    assert sorted(call.argv[-1] for call in programs.calls_of(*script.AWS_TOKEN)) == [
+        REGION,
+        REGION_US,
+    ]
     assert set(hosts_logged_in(programs)) == {ECR, ECR_OTHER_ACCOUNT, ECR_US}
-    assert len({call.stdin for call in programs.calls_of(*LOGIN)}) == 2
+    assert len({call.stdin for call in programs.calls_of(*script.LOGIN)}) == 2
     assert outcome.last_line.startswith("3 logins, 3 refreshed in ")
 
 
@@ -110,7 +111,7 @@ def test_regions_side_by_side(run: Run, programs: Answers, swarm: PretendSwarm) 
     together = threading.Barrier(3)
     regions = (REGION, REGION_US, "ap-south-1")
     for region in regions:
-        programs.when(*AWS_TOKEN, region, do=lambda: together.wait(timeout=30))
+        programs.when(*script.AWS_TOKEN, region, do=lambda: together.wait(timeout=30))
 
     options = [word for region in regions for word in ("--registry", registry(1, region))]
     outcome = run("--login-only", *options)
@@ -123,11 +124,11 @@ def test_regions_side_by_side(run: Run, programs: Answers, swarm: PretendSwarm) 
     "failing, says",
     [
         (
-            (*LOGIN, ECR),
+            (*script.LOGIN, ECR),
             f"Docker login failed for {ECR}: docker login failed with exit status 1: denied",
         ),
         (
-            (*AWS_TOKEN, REGION),
+            (*script.AWS_TOKEN, REGION),
             "Failed to acquire docker login credentials:"
             + " aws ecr get-login-password failed with exit status 1: denied",
         ),
@@ -155,12 +156,12 @@ def test_only_what_failed_is_asked_for_again(
     """A token is good for all registries of its region, and for 12 hours."""
     for name, host in (("web", ECR), ("other", ECR_OTHER_ACCOUNT), ("us", ECR_US)):
         swarm.add(name, f"{host}/app:2")
-    programs.answer(*AWS_TOKEN, REGION, stderr="denied", exit_status=254)
+    programs.answer(*script.AWS_TOKEN, REGION, stderr="denied", exit_status=254)
 
     outcome = run()
 
     assert (outcome.status, outcome.refreshed) == (0, ["other", "us", "web"])
-    asked = sorted(call.argv[-1] for call in programs.calls_of(*AWS_TOKEN))
+    asked = sorted(call.argv[-1] for call in programs.calls_of(*script.AWS_TOKEN))
     assert asked == [REGION, REGION, REGION_US]
     assert outcome.last_line.startswith("3 logins, 3 refreshed in ")
 
@@ -186,8 +187,8 @@ def test_the_host_of_the_account_s_registry(
     assert run("--login-only", "--region", region).status == 0
 
     assert hosts_logged_in(programs) == [f"{ACCOUNT}.dkr.ecr.{region}.{HOSTS[region]}"]
-    [asked] = programs.calls_of(*AWS_ACCOUNT)
-    assert asked.argv[len(AWS_ACCOUNT) :] == ["--region", region]
+    [asked] = programs.calls_of(*script.AWS_ACCOUNT)
+    assert asked.argv[len(script.AWS_ACCOUNT) :] == ["--region", region]
 
 
 def test_without_its_account_the_others_go_on(
@@ -195,7 +196,7 @@ def test_without_its_account_the_others_go_on(
 ) -> None:
     swarm.add("web")
     text = 'Could not connect to the endpoint URL: "https://sts.us-east-1.amazonaws.com/"'
-    programs.answer(*AWS_ACCOUNT, programs.fp.any(), stderr=text, exit_status=255, times=99)
+    programs.answer(*script.AWS_ACCOUNT, programs.fp.any(), stderr=text, exit_status=255, times=99)
 
     outcome = run("--region", REGION_US)
 
@@ -229,18 +230,18 @@ def test_many_accounts(run: Run, programs: Answers, swarm: PretendSwarm) -> None
     together = threading.Barrier(number)
     for each in range(number):
         swarm.add(f"web-{each}", f"{registry(each)}/web:1")
-        programs.when(*LOGIN, registry(each), do=lambda: together.wait(timeout=60))
+        programs.when(*script.LOGIN, registry(each), do=lambda: together.wait(timeout=60))
 
     outcome = run()
 
     assert (outcome.status, len(outcome.refreshed)) == (0, number)
     assert not together.broken
-    assert len(programs.calls_of(*AWS_TOKEN)) == 1
+    assert len(programs.calls_of(*script.AWS_TOKEN)) == 1
     assert not proofs(programs)
     assert outcome.last_line.startswith(f"{number} logins, {number} refreshed in ")
 
 
-@pytest.mark.parametrize("what", [LOGIN, AWS_TOKEN])
+@pytest.mark.parametrize("what", [script.LOGIN, script.AWS_TOKEN])
 def test_registries_that_hang_cost_their_own_services(
     run: Run, programs: Answers, swarm: PretendSwarm, what: tuple[str, ...]
 ) -> None:
@@ -249,11 +250,11 @@ def test_registries_that_hang_cost_their_own_services(
     for each in range(1, 5):
         region = f"ap-east-{each}"
         swarm.add(f"web-{each}", f"{registry(each, region)}/web:1")
-        last_word = region if what == AWS_TOKEN else registry(each, region)
+        last_word = region if what == script.AWS_TOKEN else registry(each, region)
         programs.when(*what, last_word, do=lambda: is_updated.wait(60))
         programs.answer(*what, last_word, orders=["hang"], times=99)
     swarm.add("us", f"{ECR_US}/us:1")
-    programs.when(*UPDATE, do=is_updated.set)
+    programs.when(*script.UPDATE, do=is_updated.set)
 
     outcome = run()
 
@@ -266,7 +267,7 @@ def test_a_failure_gets_one_line_for_all_its_services(
     run: Run, programs: Answers, swarm: PretendSwarm
 ) -> None:
     add_all(swarm, 5)
-    programs.answer(*AWS_TOKEN, REGION, stderr="ExpiredToken", exit_status=254, times=99)
+    programs.answer(*script.AWS_TOKEN, REGION, stderr="ExpiredToken", exit_status=254, times=99)
 
     outcome = run()
 

@@ -12,16 +12,14 @@ from typing import Any
 import pytest
 from pretend.calls import (
     ECR_OTHER_ACCOUNT,
-    LOGIN,
     REGION,
-    UPDATE,
-    VERSION,
     Run,
     holders_of_dead_logins,
     is_of_run,
     is_untouched,
     log_out,
     login_of,
+    refuse_to_keep_login,
     write_config,
 )
 from pretend.logins import (
@@ -38,6 +36,8 @@ from pretend.runner import Answers, Call
 from pretend.services import ECR
 from pretend.swarm import ECR_US, PretendSwarm
 from pretend.texts import TEXTS
+
+import ecr_swarm_login as script
 
 ALL = ["us", "web-1", "web-2"]
 
@@ -73,11 +73,11 @@ def test_each_registry_has_a_folder_that_goes(
         folder = Path(call.environ["DOCKER_CONFIG"])
         modes.update(each.stat().st_mode & 0o777 for each in (folder, folder.parent))
 
-    watch(programs, *UPDATE, do=note)
+    watch(programs, *script.UPDATE, do=note)
 
     assert run().refreshed == ALL
 
-    logins = [call for call in programs.calls_of(*LOGIN) if is_of_run(call)]
+    logins = [call for call in programs.calls_of(*script.LOGIN) if is_of_run(call)]
     folders = {call.argv[-1]: call.environ["DOCKER_CONFIG"] for call in logins}
     assert len(logins) == len(set(folders.values())) == 2
     for name, host in (("web-1", ECR), ("web-2", ECR), ("us", ECR_US)):
@@ -98,7 +98,6 @@ def test_each_registry_has_a_folder_that_goes(
     ],
 )
 def test_where_the_folder_is(
-    script: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     given: list[str],
@@ -153,7 +152,7 @@ def test_the_token_is_in_no_other_file(
         files = [path for path in tmp_path.rglob("*") if path.is_file()]
         found.update(path for path in files if any(mark in path.read_bytes() for mark in marks))
 
-    watch(programs, *UPDATE, do=search)
+    watch(programs, *script.UPDATE, do=search)
 
     outcome = run("--region", REGION)
 
@@ -171,13 +170,13 @@ def test_all_registries_are_logged_in_to_side_by_side(
     web.add("other", f"{ECR_OTHER_ACCOUNT}/app:2")
     together = threading.Barrier(3)
     for host in (ECR, ECR_US, ECR_OTHER_ACCOUNT):
-        programs.when(*LOGIN, host, do=lambda: together.wait(timeout=30))
+        programs.when(*script.LOGIN, host, do=lambda: together.wait(timeout=30))
 
     assert run().status == 0
     assert not together.broken
 
 
-def test_the_folder_has_all_but_other_logins(script: Any, home: Path, tmp_path: Path) -> None:
+def test_the_folder_has_all_but_other_logins(home: Path, tmp_path: Path) -> None:
     """Contexts and certificates go on to count."""
     docker_s = home / ".docker"
     (docker_s / "contexts/meta").mkdir(parents=True)
@@ -195,9 +194,7 @@ def test_the_folder_has_all_but_other_logins(script: Any, home: Path, tmp_path: 
     assert (folder.parent, folder.name[: len(ECR)]) == (tmp_path, ECR)
 
 
-def test_a_second_folder_for_a_registry_is_another_one(
-    script: Any, home: Path, tmp_path: Path
-) -> None:
+def test_a_second_folder_for_a_registry_is_another_one(home: Path, tmp_path: Path) -> None:
     """As when the first login failed; docker's own folder need not be there."""
     assert len({script.make_login_folder(str(tmp_path), ECR) for _ in range(3)}) == 3
 
@@ -217,14 +214,14 @@ def test_updates_send_the_login_of_the_run(
 ) -> None:
     """Whatever happens to the one for deploys; and to the same daemon."""
     swarm.add("web")
-    programs.when(*UPDATE, do=lambda: log_out(home))
+    programs.when(*script.UPDATE, do=lambda: log_out(home))
     swarm.state["context"] = "elsewhere"
 
     assert run().status == 0
 
-    [update] = programs.calls_of(*UPDATE)
-    [login] = [call for call in programs.calls_of(*LOGIN) if is_of_run(call)]
-    [for_deploys] = [call for call in programs.calls_of(*LOGIN) if not is_of_run(call)]
+    [update] = programs.calls_of(*script.UPDATE)
+    [login] = [call for call in programs.calls_of(*script.LOGIN) if is_of_run(call)]
+    [for_deploys] = [call for call in programs.calls_of(*script.LOGIN) if not is_of_run(call)]
     assert update.environ["DOCKER_CONFIG"] == login.environ["DOCKER_CONFIG"]
     assert update.environ["DOCKER_CONFIG"].startswith(str(memory))
     # Another folder has no current context.
@@ -239,12 +236,12 @@ def test_without_its_context_nothing_is_updated(
     """Which one is the current one stands in the config.json that docker does not see."""
     swarm.add("web")
     swarm.state["context"] = "other-manager"
-    programs.answer(*VERSION, stderr="out of memory", exit_status=1)
+    programs.answer(*script.VERSION, stderr="out of memory", exit_status=1)
 
     assert run().refreshed == ["web"]
 
-    assert len(programs.calls_of(*VERSION)) == 2
-    contexts = {call.environ.get("DOCKER_CONTEXT") for call in programs.calls_of(*UPDATE)}
+    assert len(programs.calls_of(*script.VERSION)) == 2
+    contexts = {call.environ.get("DOCKER_CONTEXT") for call in programs.calls_of(*script.UPDATE)}
     assert contexts == {"other-manager"}
 
 
@@ -300,7 +297,7 @@ def test_docker_gets_the_logins_for_deploys_one_by_one(
     meetings: list[int] = []
 
     def wait_for_another(call: Call) -> Any:
-        if call.argv[: len(LOGIN)] != list(LOGIN) or is_of_run(call):
+        if call.argv[: len(script.LOGIN)] != list(script.LOGIN) or is_of_run(call):
             return answer_to(call)
         at_work.append(call)
         threading.Event().wait(0.1)
@@ -332,12 +329,7 @@ def test_a_store_that_forgets_is_docker_s_own_affair(
 def test_a_login_for_deploys_that_fails_is_a_warning(
     run: Run, programs: Answers, web: PretendSwarm, home: Path
 ) -> None:
-    full = {"stderr": "no space left on device", "exit_status": 1}
-
-    def fail(call: Call) -> dict[str, Any] | None:
-        return full if call.argv == [*LOGIN, ECR] and not is_of_run(call) else None
-
-    programs.answerers.insert(0, fail)
+    refuse_to_keep_login(programs, "no space left on device")
 
     outcome = run("--quiet")
 
@@ -368,12 +360,7 @@ def test_a_helper_is_no_warning(
 def test_where_it_is_all_that_is_asked_for_a_login_for_deploys_has_to_succeed(
     run: Run, programs: Answers, web: PretendSwarm, home: Path
 ) -> None:
-    denied = {"stderr": "no space left on device", "exit_status": 1}
-
-    def fail(call: Call) -> dict[str, Any] | None:
-        return denied if call.argv == [*LOGIN, ECR] and not is_of_run(call) else None
-
-    programs.answerers.insert(0, fail)
+    refuse_to_keep_login(programs, "no space left on device")
 
     outcome = run("--login-only")
 
@@ -389,7 +376,7 @@ def test_an_older_login_is_no_reason_to_go_on_when_the_token_is_refused(
     """It may be about to expire, and nobody would hear that AWS's tokens are no good."""
     write_config(home, auths={ECR: login_of("secret-eu-central-1-good")})
     swarm.add("web")
-    programs.answer(*LOGIN, ECR, stderr="401 Unauthorized", exit_status=1, times=99)
+    programs.answer(*script.LOGIN, ECR, stderr="401 Unauthorized", exit_status=1, times=99)
 
     outcome = run()
 

@@ -11,22 +11,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from pretend.calls import (
-    AWS_TOKEN,
-    INSPECT,
-    LIST,
-    SPECS,
-    TASKS,
-    UPDATE,
-    VERSION,
-    Run,
-    add_all,
-    is_untouched,
-    updates_of,
-)
+from pretend.calls import Run, add_all, is_untouched, looks_at, updates_of
 from pretend.runner import Answers, Call
 from pretend.services import ECR
 from pretend.swarm import PretendSwarm, harmed
+
+import ecr_swarm_login as script
 
 
 def answer_where(
@@ -59,7 +49,6 @@ def answer_where(
     ],
 )
 def test_how_long_a_program_may_take(
-    script: Any,
     monkeypatch: pytest.MonkeyPatch,
     seconds_left: float,
     is_stoppable: bool,
@@ -88,7 +77,7 @@ def test_how_long_a_program_may_take(
     assert limits == ([] if limit is None else [pytest.approx(limit)])
 
 
-def test_nothing_is_started_after_a_signal(script: Any, programs: Answers) -> None:
+def test_nothing_is_started_after_a_signal(programs: Answers) -> None:
     starter = script.Programs({})
     starter.stopped_by = 15
 
@@ -100,7 +89,7 @@ def test_nothing_is_started_after_a_signal(script: Any, programs: Answers) -> No
 # Questions and updates
 
 
-@pytest.mark.parametrize("what", [VERSION, LIST, TASKS, SPECS])
+@pytest.mark.parametrize("what", [script.VERSION, script.LIST, script.TASKS, script.SPECS])
 def test_a_question_that_hangs_once(
     run: Run, programs: Answers, swarm: PretendSwarm, what: tuple[str, ...]
 ) -> None:
@@ -112,7 +101,7 @@ def test_a_question_that_hangs_once(
     assert (outcome.status, outcome.refreshed) == (0, ["web"])
 
 
-@pytest.mark.parametrize("what", [VERSION, LIST, TASKS, AWS_TOKEN])
+@pytest.mark.parametrize("what", [script.VERSION, script.LIST, script.TASKS, script.AWS_TOKEN])
 def test_a_try_in_which_all_hangs_ends(
     run: Run, programs: Any, swarm: PretendSwarm, what: tuple[str, ...]
 ) -> None:
@@ -128,18 +117,18 @@ def test_a_try_in_which_all_hangs_ends(
     assert is_untouched(swarm, "web")
 
 
-@pytest.mark.parametrize("what", [TASKS, INSPECT])
+@pytest.mark.parametrize("what", [script.TASKS, script.INSPECT])
 @pytest.mark.parametrize("how", [{"orders": ["hang"]}, {"stderr": "too large", "exit_status": 1}])
 def test_a_service_that_docker_cannot_show_costs_nobody_else(
     run: Run,
     programs: Answers,
     swarm: PretendSwarm,
-    constants: Any,
+    monkeypatch: pytest.MonkeyPatch,
     what: tuple[str, ...],
     how: dict[str, Any],
 ) -> None:
     """It is alone in the end, and nobody is updated twice."""
-    constants(BATCHES_AT_ONCE=1)
+    monkeypatch.setattr(script, "BATCHES_AT_ONCE", 1)
     names = add_all(swarm, 4)
     answer_where(programs, what, swarm, "web-00", **how)
 
@@ -151,9 +140,9 @@ def test_a_service_that_docker_cannot_show_costs_nobody_else(
 
 
 def test_updates_that_hang_cost_only_themselves(
-    run: Run, programs: Answers, swarm: PretendSwarm, constants: Any
+    run: Run, programs: Answers, swarm: PretendSwarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    constants(BATCHES_AT_ONCE=1)
+    monkeypatch.setattr(script, "BATCHES_AT_ONCE", 1)
     names = add_all(swarm, 6)
     for name in names[:2]:
         programs.answer(*swarm.update_of(name), orders=["hang"], times=99)
@@ -166,13 +155,13 @@ def test_updates_that_hang_cost_only_themselves(
 
 
 def test_what_the_two_seconds_kept_from_starting_goes_back_into_the_queue(
-    run: Run, programs: Answers, swarm: PretendSwarm, constants: Any
+    run: Run, programs: Answers, swarm: PretendSwarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """11: it is looked at anew with another batch: neither a failure nor a try."""
-    constants(XARGS=("xargs", "-r", "-P1", "-n1"))
+    monkeypatch.setattr(script, "XARGS", ("xargs", "-r", "-P1", "-n1"))
     names = add_all(swarm, 3)
     id_ = swarm.service(names[0])["id"]
-    programs.answer(*UPDATE, id_, stdout=f"{id_}\n", orders=["sleep-2.5"])
+    programs.answer(*script.UPDATE, id_, stdout=f"{id_}\n", orders=["sleep-2.5"])
 
     outcome = run()
 
@@ -181,29 +170,25 @@ def test_what_the_two_seconds_kept_from_starting_goes_back_into_the_queue(
     assert [updates_of(programs, swarm, name) for name in names] == [1, 1, 1]
     for name in names[1:]:
         [update] = programs.calls_of(*swarm.update_of(name))
-        looks = [
-            programs.calls.index(call)
-            for call in programs.calls_of(*INSPECT)
-            if swarm.service(name)["id"][:12] in call.argv
-        ]
+        looks = looks_at(programs, swarm, name)
         assert len(looks) == 2 and looks[1] < programs.calls.index(update)
     assert harmed(swarm) == []
 
 
 def test_slow_updates_are_neither_killed_nor_done_again(
-    run: Run, programs: Answers, swarm: PretendSwarm, constants: Any
+    run: Run, programs: Answers, swarm: PretendSwarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those that have begun within the two seconds have their time."""
-    constants(XARGS=("xargs", "-r", "-P3", "-n1"))
+    monkeypatch.setattr(script, "XARGS", ("xargs", "-r", "-P3", "-n1"))
     names = add_all(swarm, 3)
     for name in names:
         id_ = swarm.service(name)["id"]
-        programs.answer(*UPDATE, id_, stdout=f"{id_}\n", orders=["sleep-25"])
+        programs.answer(*script.UPDATE, id_, stdout=f"{id_}\n", orders=["sleep-25"])
 
     outcome = run()
 
     assert (outcome.status, outcome.refreshed) == (0, names)
-    assert len(programs.calls_of(*UPDATE)) == 3
+    assert len(programs.calls_of(*script.UPDATE)) == 3
 
 
 def test_the_two_seconds_count_from_before_the_first_question(
@@ -211,8 +196,8 @@ def test_the_two_seconds_count_from_before_the_first_question(
 ) -> None:
     """10: an answer may be old when it comes."""
     swarm.add("web")
-    programs.answer(*INSPECT, programs.fp.any(), orders=["sleep-2.1"])
-    programs.answer(*TASKS, programs.fp.any(), orders=["sleep-2.1"])
+    programs.answer(*script.INSPECT, programs.fp.any(), orders=["sleep-2.1"])
+    programs.answer(*script.TASKS, programs.fp.any(), orders=["sleep-2.1"])
 
     outcome = run()
 
@@ -228,7 +213,7 @@ def test_what_is_two_seconds_old_is_not_acted_on(
     swarm.add("web")
 
     def be_slow(call: Call) -> dict[str, Any] | None:
-        if call.argv[: len(SPECS)] != list(SPECS):
+        if call.argv[: len(script.SPECS)] != list(script.SPECS):
             return None
         answer = swarm.answer(call.argv, call.stdin, call.environ)
         assert answer
@@ -239,7 +224,7 @@ def test_what_is_two_seconds_old_is_not_acted_on(
     outcome = run()
 
     assert outcome.refreshed == ["web"] * is_updated
-    assert bool(programs.calls_of(*UPDATE)) is is_updated
+    assert bool(programs.calls_of(*script.UPDATE)) is is_updated
     text = "web: docker took over 2 s to answer -> check this host's load"
     assert (text in outcome.last_line) is not is_updated
 
@@ -248,9 +233,10 @@ def test_what_is_two_seconds_old_is_not_acted_on(
 
 
 def test_what_is_left_when_the_time_is_over_is_named(
-    run: Run, programs: Answers, swarm: PretendSwarm, constants: Any
+    run: Run, programs: Answers, swarm: PretendSwarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    constants(BATCHES=(1,), BATCHES_AT_ONCE=1)
+    monkeypatch.setattr(script, "BATCHES", (1,))
+    monkeypatch.setattr(script, "BATCHES_AT_ONCE", 1)
     names = add_all(swarm, 9)
     for name in names:
         programs.answer(*swarm.update_of(name), orders=["hang"], times=99)
@@ -260,17 +246,17 @@ def test_what_is_left_when_the_time_is_over_is_named(
     assert (outcome.status, outcome.refreshed) == (1, [])
     text = ": not started: time limit reached"
     assert text in outcome.last_line
-    assert 4 < len(programs.calls_of(*UPDATE)) < 9
+    assert 4 < len(programs.calls_of(*script.UPDATE)) < 9
 
 
 def test_each_try_has_the_same_time(run: Run, programs: Any, swarm: PretendSwarm) -> None:
     """12: the pause before it is not taken from it."""
     swarm.add("web")
-    programs.answer(*AWS_TOKEN, programs.fp.any(), orders=["hang"], times=99)
+    programs.answer(*script.AWS_TOKEN, programs.fp.any(), orders=["hang"], times=99)
     moments = []
 
     def note(call: Call) -> None:
-        if call.argv[: len(LIST)] == list(LIST):
+        if call.argv[: len(script.LIST)] == list(script.LIST):
             moments.append(programs.clock.monotonic())
 
     programs.answerers.insert(0, note)
@@ -283,7 +269,7 @@ def test_each_try_has_the_same_time(run: Run, programs: Any, swarm: PretendSwarm
     assert [round(moments[at + 1] - moments[at]) for at in (0, attempts, 2 * attempts)] == [61] * 3
 
 
-def test_each_service_is_the_first_one_some_time(script: Any) -> None:
+def test_each_service_is_the_first_one_some_time() -> None:
     """So tries that are too short reach all services in the end."""
     random.seed(7)
     run = script.Run(script.parse([]), script.Programs({}), "")

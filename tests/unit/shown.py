@@ -266,7 +266,7 @@ def all_of(ids: list[str], things: dict[str, Document]) -> str:
     printed = lines(things[key] for key in ids if key in things)
     missing = [f"Error: No such object: {key}" for key in ids if key not in things]
     if missing:
-        raise script.Problem("docker failed", stdout=printed, said="\n".join(missing))
+        raise script.Problem("docker failed", stdout=printed, stderr="\n".join(missing))
     return printed
 
 

@@ -52,7 +52,7 @@ def test_a_whole_service() -> None:
     assert service.constraints == ["node.role==worker"]
     assert service.unchanged_hours == pytest.approx(2, abs=0.001)
     assert service.rollout.hours == pytest.approx(30, abs=0.001)
-    assert (service.dropped, service.usable) == ("", None)
+    assert (service.dropped, service.usable_nodes) == ("", None)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_what_the_last_update_changed(
 
     assert seen_rollout.changes_ports is changes_ports
     assert seen_rollout.leads_back is leads_back
-    assert seen_rollout.is_deploy is (leads_back or former is None)
+    assert seen_rollout.brings_nothing is (former is not None and not leads_back)
 
 
 def test_the_first_spec_has_no_ports() -> None:
@@ -261,17 +261,17 @@ def test_the_first_spec_has_no_ports() -> None:
 
 
 @pytest.mark.parametrize(
-    "state, is_deploy",
+    "state, brings_nothing",
     [
-        ("updating", True),
-        ("paused", True),
-        ("rollback_started", True),
+        ("updating", False),
+        ("paused", False),
+        ("rollback_started", False),
         # It goes on to nothing else: which tasks serve decides.
-        ("rollback_paused", False),
+        ("rollback_paused", True),
     ],
 )
-def test_a_rollback_that_swarm_began_has_no_former_spec(state: str, is_deploy: bool) -> None:
-    assert seen("Running", rollout=state).rollout.is_deploy is is_deploy
+def test_a_rollback_that_swarm_began_has_no_former_spec(state: str, brings_nothing: bool) -> None:
+    assert seen("Running", rollout=state).rollout.brings_nothing is brings_nothing
 
 
 SPELLED_OUT = {"TaskTemplate.RestartPolicy": {"Condition": "any", "MaxAttempts": 0}}
@@ -279,29 +279,29 @@ NOT_SPELLED_OUT = {"TaskTemplate.RestartPolicy": None}
 
 
 @pytest.mark.parametrize(
-    "slots, facts, is_deploy",
+    "slots, facts, brings_nothing",
     [
         # A task that the rollout has made tells what it deploys.
-        (("Running<", "Failed"), {}, False),
-        (("Running<", "Pending"), {}, False),
-        (("Running<", ["Failed", "Running<"]), {}, False),
-        (("Running<", ["Running", "Complete"]), {}, False),
+        (("Running<", "Failed"), {}, True),
+        (("Running<", "Pending"), {}, True),
+        (("Running<", ["Failed", "Running<"]), {}, True),
+        (("Running<", ["Running", "Complete"]), {}, True),
         # There is none, or it is not the newest of its slot, or it is of another spec.
-        (("Running<", "Running<"), {}, True),
-        (("Running<", ["Failed<", "Failed"]), {}, True),
-        (("Running<", "Failed-"), {}, True),
-        (("Running<", "Failed*"), {}, True),
+        (("Running<", "Running<"), {}, False),
+        (("Running<", ["Failed<", "Failed"]), {}, False),
+        (("Running<", "Failed-"), {}, False),
+        (("Running<", "Failed*"), {}, False),
         # It had a default spelled out.
-        (("Running*", "Failed"), {"spec": SPELLED_OUT, "former": NOT_SPELLED_OUT}, True),
-        (("Running*", "Failed"), {"former": SPELLED_OUT}, True),
+        (("Running*", "Failed"), {"spec": SPELLED_OUT, "former": NOT_SPELLED_OUT}, False),
+        (("Running*", "Failed"), {"former": SPELLED_OUT}, False),
     ],
 )
 def test_what_a_rollout_deploys_its_tasks_tell(
-    slots: tuple[Slot, ...], facts: dict[str, Any], is_deploy: bool
+    slots: tuple[Slot, ...], facts: dict[str, Any], brings_nothing: bool
 ) -> None:
     service = seen(*slots, **{"rollout": "paused", "former": A_REFRESH, **facts})
 
-    assert service.rollout.is_deploy is is_deploy
+    assert service.rollout.brings_nothing is brings_nothing
 
 
 def test_of_the_tasks_that_a_rollout_has_made_the_newest_tells() -> None:
@@ -337,7 +337,7 @@ def test_a_task_is_of_a_rollout_from_the_very_moment_on(
     shown.tasks["1"]["CreatedAt"] = created
     [service] = look(shown)
 
-    assert service.rollout.is_deploy is not is_of_the_rollout
+    assert service.rollout.brings_nothing is is_of_the_rollout
 
 
 # How tasks differ from what an update would write -------------------------------------------------
@@ -447,7 +447,7 @@ def test_where_nothing_tells_a_default_counts_as_none() -> None:
 def test_what_the_client_will_reorder() -> None:
     assert differences("Running", "Running-", "Running~", spec=MOUNTS) == {
         "1": UNSORTED,
-        "2": UNSORTED,
+        "2": "",  # gone
         "3": UNSORTED,
     }
     assert differences("Running*", spec=MOUNTS) == {"1": script.OLDER}
@@ -501,10 +501,11 @@ AGES = [
 
 @pytest.mark.parametrize("age, has_lasted", AGES)
 def test_age_of_a_task(age: str, has_lasted: bool) -> None:
-    for state, kind in (("Running", SERVES), ("Complete", ENDED)):
+    waits = LACKS_TOKEN if has_lasted else PREPARES
+    for state, kind in (("Running", SERVES), ("Complete", ENDED), ("Pending", waits)):
         task = task_in(listed(f"{state} {age} ago"))
 
-        assert task == script.Task("t", "n", True, state, kind, has_lasted, "")
+        assert task == script.Task("t", "n", True, state, kind, "")
 
 
 @pytest.mark.parametrize(
@@ -662,7 +663,7 @@ def test_nodes_are_asked_for_where_they_matter(
     [service] = look(shown, docker=docker)
 
     assert sorted(docker.asked.get("nodes", [])) == asked
-    assert service.usable == (frozenset(asked) if asked else None)
+    assert service.usable_nodes == (frozenset(asked) if asked else None)
 
 
 def test_a_node_is_asked_for_once() -> None:
@@ -674,7 +675,7 @@ def test_a_node_is_asked_for_once() -> None:
 
 
 def test_a_node_that_docker_does_not_show_has_no_part_in_the_service() -> None:
-    assert seen("Pending", "Pending", nodes={"n2": None}, **GLOBAL).usable == {"n1"}
+    assert seen("Pending", "Pending", nodes={"n2": None}, **GLOBAL).usable_nodes == {"n1"}
 
 
 def test_what_the_daemon_sends_is_asked_for_if_the_client_is_older() -> None:
@@ -739,7 +740,7 @@ def test_it_counts_from_before_the_first_question(monkeypatch: pytest.MonkeyPatc
     shown = Shown("Running")
     snapshot = script.look(Slow(shown), "", [script.Row("id", "web", ECR)])
 
-    assert snapshot.taken_at == 100.0
+    assert snapshot.asked_at == 100.0
 
 
 # What docker does not show ------------------------------------------------------------------------
@@ -767,9 +768,7 @@ def test_a_service_that_docker_does_not_show_is_a_failure() -> None:
     rows = [script.Row("id", "web", ECR), script.Row("gone", "api", ECR)]
 
     for shown, asked in ((Docker(Shown("Running")), rows), (Docker(), rows[1:])):
-        with pytest.raises(
-            Problem, match="^docker service inspect printed less than was asked for$"
-        ):
+        with pytest.raises(Problem, match="^docker service inspect printed too little$"):
             script.look(shown, "", asked)
 
 
@@ -791,7 +790,7 @@ class Failing(Docker):
 
     def __init__(self, *shown: Shown, question: str, printed: str = "", said: str = "") -> None:
         super().__init__(*shown)
-        problem = Problem("docker failed", stdout=printed, said=said)
+        problem = Problem("docker failed", stdout=printed, stderr=said)
         setattr(self, f"show_{question}", lambda ids: self.fail(problem))
 
     def fail(self, problem: Problem) -> str:
@@ -816,7 +815,7 @@ def test_what_is_neither_printed_nor_named_is_a_failure(said: str, is_enough: bo
 
     with contextlib.nullcontext() if is_enough else pytest.raises(Problem, match="^docker failed$"):
         [service] = look(shown, docker=docker)
-        assert service.usable == set()
+        assert service.usable_nodes == set()
 
 
 @pytest.mark.parametrize(
@@ -832,7 +831,19 @@ def test_what_is_left_out_without_a_word_is_a_failure(question: str, command: st
     docker = Docker(shown)
     setattr(docker, f"show_{question}", lambda ids: "")
 
-    with pytest.raises(Problem, match=f"^{command} printed less than was asked for$"):
+    with pytest.raises(Problem, match=f"^{command} printed too little$"):
+        look(shown, docker=docker)
+
+
+@pytest.mark.parametrize("mode", ["Global", "Replicated"])
+def test_tasks_of_another_service_are_a_failure(mode: str) -> None:
+    """They might be those of one that was asked about, which would then seem to have none."""
+    shown = Shown(mode=mode)
+    docker = Docker(shown, Shown("Running", key="another"))
+    docker.those_of = lambda ids: docker.shown  # type: ignore[method-assign]
+    docker.show_services = lambda ids: json.dumps(shown.document)  # type: ignore[method-assign]
+
+    with pytest.raises(Problem, match="^docker shows web for ID id$"):
         look(shown, docker=docker)
 
 

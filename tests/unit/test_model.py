@@ -203,7 +203,7 @@ def test_a_service_of_an_unknown_condition_may_finish() -> None:
 
 def test_nodes_that_nobody_asked_for_count_as_usable() -> None:
     """Or touched() could not say whether there is anything to ask for."""
-    service = script.replace(seen("Pending", **GLOBAL), usable=None)
+    service = script.replace(seen("Pending", **GLOBAL), usable_nodes=None)
 
     assert effects(service) == "hurries 1"
 

@@ -6,9 +6,10 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+import ecr_swarm_login as script
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {
@@ -17,18 +18,9 @@ PAGES = {
 }
 README, SYSTEMD, _ = PAGES.values()
 COMMANDS = (
-    *(
-        "AWS_TOKEN",
-        "AWS_ACCOUNT",
-        "VERSION",
-        "LOGIN",
-        "PROOF",
-        "LEADER",
-        "LIST",
-        "INSPECT",
-        "TASKS",
-    ),
-    *("SPECS", "NODES", "SENT", "UPDATE"),
+    *(script.AWS_TOKEN, script.AWS_ACCOUNT, script.VERSION, script.LOGIN, script.PROOF),
+    *(script.LEADER, script.LIST, script.INSPECT, script.TASKS, script.SPECS, script.NODES),
+    *(script.SENT, script.UPDATE),
 )
 
 
@@ -49,7 +41,7 @@ def test_the_page_is_short() -> None:
     assert README.count("\n") <= 220
 
 
-def test_the_table_of_what_happens_is_that_of_the_policy(script: Any) -> None:
+def test_the_table_of_what_happens_is_that_of_the_policy() -> None:
     """Row by row, after the one for a login that failed: the first bold words are the outcome."""
     words = {script.DUE: "refreshed", script.RESTARTING: "refreshed"}
 
@@ -59,7 +51,7 @@ def test_the_table_of_what_happens_is_that_of_the_policy(script: Any) -> None:
     assert outcomes == [words.get(outcome, outcome) for _, outcome, *_ in script.POLICY]
 
 
-def test_what_no_restart_holds_back_is_said(script: Any) -> None:
+def test_what_no_restart_holds_back_is_said() -> None:
     _, *rows = table_below("What happens to a service")
 
     said = [("--no-restart" in why) for _, why in rows]
@@ -67,9 +59,9 @@ def test_what_no_restart_holds_back_is_said(script: Any) -> None:
     assert said == [outcome == script.RESTARTING for _, outcome, *_ in script.POLICY]
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_each_program_that_a_run_starts_is_listed(script: Any, name: str) -> None:
-    command = " ".join(getattr(script, name)).partition(" --format")[0]
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_each_program_that_a_run_starts_is_listed(words: tuple[str, ...]) -> None:
+    command = " ".join(words).partition(" --format")[0]
     command = command.removesuffix(" --region").partition(" --no-trunc")[0].partition(" --query")[0]
 
     listed = re.findall("`(.*?)`", " ".join(row[0] for row in table_below("What a run does")))
@@ -82,14 +74,14 @@ def test_helpers_are_listed(program: str) -> None:
     assert f"`{program}`" in " ".join(row[0] for row in table_below("What a run does"))
 
 
-def test_each_variable_that_is_changed_is_named(script: Any) -> None:
+def test_each_variable_that_is_changed_is_named() -> None:
     paragraph = README.partition("Variables such as")[2].partition("\n\n")[0]
 
-    changed = {*script.ENVIRONMENT, script.UNSET, "PATH", "DOCKER_CONFIG", "DOCKER_CONTEXT"}
+    changed = {*script.ENVIRONMENT, "DOCKER_API_VERSION", "PATH", "DOCKER_CONFIG", "DOCKER_CONTEXT"}
     assert {name for name in changed if f"`{name}`" not in paragraph} == set()
 
 
-def test_exit_statuses_are_those_of_the_help(script: Any) -> None:
+def test_exit_statuses_are_those_of_the_help() -> None:
     statuses = [row[0] for row in table_below("If it fails")]
 
     assert statuses == ["0", "1", "2", "3", "128+n"]
@@ -100,7 +92,7 @@ def test_exit_statuses_are_those_of_the_help(script: Any) -> None:
     "text",
     [
         "Deploys from this host may",
-        "stores no logins, and supplies its own",
+        "supplies logins, and stores none",
         "hung, and was killed",
     ],
 )
@@ -110,7 +102,7 @@ def test_texts_that_one_searches_for_are_the_script_s(text: str) -> None:
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_options_exist(script: Any, path: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_exist(path: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         script.parse(["--help"])
     known = set(re.findall("--[a-z-]+", capsys.readouterr().out))

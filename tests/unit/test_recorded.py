@@ -1,7 +1,8 @@
 """Stories of the walk of twins, told again: what real engines showed, and what is made of it.
 
 What the script says today is judged by what an update did to each story's twin on a real swarm when
-it was recorded. To add stories: tests/real/walk.py, --record, then tests/real/recording.py.
+it was recorded. To add stories: make walk OPTIONS="--record FILE", and then
+python tests/real/walk/recording.py FILE.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
-from typing import Any
 
+from real.walk.judging import GOOD
 from told import category, title
 
 STORIES = [
@@ -19,11 +20,10 @@ STORIES = [
     .decode()
     .splitlines()
 ]
-GOOD = ("right", "foreseen", "in vain", "waits")
 
 
-def test_what_comes_of_them(script: Any) -> None:
-    found = {title(story): category(script, story) for story in STORIES}
+def test_what_comes_of_them() -> None:
+    found = {title(story): category(story) for story in STORIES}
 
     expected = {title(story): story["category"] for story in STORIES}
     assert {each: found[each] for each in found if found[each] != expected[each]} == {}

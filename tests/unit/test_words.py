@@ -58,7 +58,7 @@ def test_what_failed_and_what_it_said(status: int, has_hung: bool, said: str, te
     problem = script.explained("docker login", status, has_hung, "printed", said)
 
     assert str(problem) == text
-    assert (problem.stdout, problem.said, problem.tries) == ("printed", said, ALWAYS)
+    assert (problem.stdout, problem.stderr, problem.tries) == ("printed", said, ALWAYS)
 
 
 BUSYBOX = """timeout: unrecognized option: foreground
@@ -181,7 +181,7 @@ def test_what_to_do(does: str, tries: int, said: str, status: int) -> None:
     assert str(problem).endswith(f" -> {does}")
     assert str(problem).count(" -> ") == 1
     assert problem.tries == tries
-    assert (problem.stdout, problem.said) == ("printed", said)
+    assert (problem.stdout, problem.stderr) == ("printed", said)
 
 
 def test_of_much_that_is_said_the_end_is_enough() -> None:
@@ -287,7 +287,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> script.Run:
         (script.DUE, logging.INFO),
         (script.RESTARTING, logging.WARNING),
         (script.FORCED, logging.WARNING),
-        (script.LEFT, logging.INFO),
+        (script.SPARED, logging.INFO),
         (script.HELD, NOTICE),
     ],
 )
@@ -325,7 +325,7 @@ def test_an_alarm_is_for_the_last_line(run: script.Run, said: Said) -> None:
     script.conclude(run, "api", (script.FAILED, "finished tasks would start"))
 
     assert said.lines() == []
-    assert script.end(run) == 1
+    assert script.report(run) == 1
     text = "failed: api: finished tasks would start; held back too long: web: its rollout is paused"
     assert said.lines() == [(logging.ERROR, f"{ALARMS}; {text}")]
 
@@ -335,7 +335,7 @@ def test_an_alarm_is_for_the_last_line(run: script.Run, said: Said) -> None:
 
 def ended(run: script.Run, said: Said) -> tuple[int, int, str]:
     """How the run ended: its exit status, and the level and the words of the last line."""
-    status = script.end(run)
+    status = script.report(run)
     [(level, text)] = said.lines()
     return status, level, text
 
@@ -352,7 +352,14 @@ def test_nothing_to_do(run: script.Run, said: Said) -> None:
 
 
 def test_all_counts_in_one_order(run: script.Run, said: Said) -> None:
-    outcomes = [script.FORCED, script.HELD, script.LEFT, script.REFRESHED, script.DUE, script.LEFT]
+    outcomes = [
+        script.FORCED,
+        script.HELD,
+        script.SPARED,
+        script.REFRESHED,
+        script.DUE,
+        script.SPARED,
+    ]
     concluded(run, said, **{f"web-{at}": (each, "") for at, each in enumerate(outcomes)})
     run.logins = {"a": {}, "b": {}}
     run.restarts = {"web-3"}
@@ -408,7 +415,7 @@ def test_a_name_that_no_terminal_takes_for_a_command(run: script.Run, said: Said
 
 def test_four_reasons(run: script.Run, said: Said) -> None:
     run.problems = {name: Problem(f"as {name}") for name in "abcd"}
-    script.end(run)
+    script.report(run)
 
     assert [text for _, text in said.lines()] == [
         "failed: d: as d",
@@ -419,7 +426,7 @@ def test_four_reasons(run: script.Run, said: Said) -> None:
 def test_more_than_three_reasons(run: script.Run, said: Said) -> None:
     run.problems = {name: Problem(f"as {name}") for name in "abcde"}
 
-    assert script.end(run) == 1
+    assert script.report(run) == 1
     assert said.lines() == [
         (logging.ERROR, "failed: d: as d"),
         (logging.ERROR, "failed: e: as e"),

@@ -8,12 +8,14 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from real.stories import Count, Said, judge_decision
+from real.walk.judging import Count, Said, judge_decision
+
+import ecr_swarm_login as script
 
 Story = dict[str, Any]
 
 
-def decision(script: Any, story: Story) -> tuple[str, str]:
+def decision(story: Story) -> tuple[str, str]:
     """The outcome, and why: all that depends on the script's own functions."""
     data = story["service"]
     host = script.ecr_host(data["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"])
@@ -46,18 +48,18 @@ def shown(story: Story, command: tuple[str, ...]) -> list[Any]:
     return found
 
 
-def told(script: Any, story: Story) -> Said:
+def told(story: Story) -> Said:
     """What the script of today says of it, at the moment at which it was recorded."""
     clock = SimpleNamespace(time=lambda: story["now"], monotonic=lambda: 0.0)
     with mock.patch.object(script, "time", clock):
-        outcome, reason = decision(script, story)
+        outcome, reason = decision(story)
     said = Said(lines=((outcome, reason),))
     return Said(said.promises, said.lines)
 
 
-def category(script: Any, story: Story) -> str:
+def category(story: Story) -> str:
     """What would come of that; of a story without counts what came of it, if the same is said."""
-    said = told(script, story)
+    said = told(story)
     if "counts" in story:
         counts = {twin: Count(**counts) for twin, counts in story["counts"].items()}
         return judge_decision(said, counts)

@@ -94,17 +94,14 @@ class Host:
         options.setdefault("start_new_session", True)
         return subprocess.Popen([*self.enter, *map(str, argv)], **options)
 
-    def run(self, argv, *, env=None, timeout=120, check=False, **options):
+    def start_program(self, argv, **options):
+        """Start a program in the host; communicate() then has its output as text."""
+        none, pipe = subprocess.DEVNULL, subprocess.PIPE
+        return self.popen(argv, text=True, stdin=none, stdout=pipe, stderr=pipe, **options)
+
+    def run(self, argv, *, timeout=120, check=False, **options):
         """Run a program in the host and return its CompletedProcess, output as text."""
-        process = self.popen(
-            argv,
-            env=env,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            **options,
-        )
+        process = self.start_program(argv, **options)
         try:
             stdout, stderr = process.communicate(timeout=timeout)
         except BaseException:

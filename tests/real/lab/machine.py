@@ -191,31 +191,35 @@ class Machine:
 
     def wait_until_booted(self) -> None:
         states = ("running", "degraded")
-        ask = ("systemctl", "is-system-running")
+        ask = "systemctl is-system-running"
         # A run that begins at boot, and tries again a minute later, is a part of it.
-        wait_until(lambda: self.run(*ask, check=False) in states, "the machine boots", 180)
-        assert self.run(*ask, check=False) == "running", self.run("systemctl", "--failed")
-        self.write("/opt/cloud/htpasswd", self.run("htpasswd", "-nbB", "AWS", TOKEN))
+        wait_until(lambda: self.run(ask, check=False) in states, "the machine boots", 180)
+        assert self.run(ask, check=False) == "running", self.run("systemctl --failed")
+        self.write("/opt/cloud/htpasswd", self.run("htpasswd -nbB AWS", TOKEN))
+        status = "curl -ks -o/dev/null -w%{http_code}"
         for url in (f"https://{ECR}/", f"https://{AWS_HOSTS[0]}/", "http://169.254.169.254/"):
-            ask = ("curl", "-ks", "-o/dev/null", "-w%{http_code}", url)
-            wait_until(lambda ask=ask: self.run(*ask, check=False) != "000", url)
+            wait_until(lambda url=url: self.run(status, url, check=False) != "000", url)
 
     def reboot(self) -> None:
         before = self.first_process
-        self.run("systemctl", "reboot", check=False)
+        self.run("systemctl reboot", check=False)
         wait_until(
             lambda: init_of(self.launched) not in (before, 0), "the machine starts again", 60
         )
         self.first_process = init_of(self.launched)
         self.wait_until_booted()
 
-    def run(self, *command: str, check: bool = True, **environment: str) -> str:
-        """Run a program in the machine and return its output: stdout, and stderr after it."""
+    def run(self, command: str, *argv: str, check: bool = True, **environment: str) -> str:
+        """Run a program in the machine and return its output: stdout, and stderr after it.
+
+        The first argument is a line of words; what may have spaces in it comes after it.
+        """
+        words = [*shlex.split(command), *argv]
         enter = f"nsenter --target {self.first_process} --all -- env -i -C /".split()
         environment = {**PLAIN_ENVIRONMENT, **environment}
         variables = [f"{name}={value}" for name, value in environment.items()]
         done = subprocess.run(
-            [*enter, *variables, *command],
+            [*enter, *variables, *words],
             check=False,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -223,7 +227,7 @@ class Machine:
             timeout=120,
         )
         assert not check or done.returncode == 0, (
-            f"{command}: {done.returncode}: {done.stdout}{done.stderr}"
+            f"{words}: {done.returncode}: {done.stdout}{done.stderr}"
         )
         return (done.stdout + done.stderr).strip()
 
@@ -238,39 +242,35 @@ class Machine:
 
     def show(self, unit: str, *names: str) -> list[str]:
         """The values of a unit's properties."""
-        return [
-            self.run("systemctl", "show", "--value", "--property", name, unit) for name in names
-        ]
+        return [self.run(f"systemctl show --value --property {name} {unit}") for name in names]
 
     def properties(self, unit: str, *names: str) -> list[str]:
         """The same as plain numbers, named Unit.X or Service.X, where show() would say 5min."""
         manager = "org.freedesktop.systemd1"
         path = "/org/freedesktop/systemd1/unit/" + unit.replace("-", "_2d").replace(".", "_2e")
         return [
-            self.run("busctl", "get-property", manager, path, f"{manager}.{kind}", name).split()[1]
+            self.run(f"busctl get-property {manager} {path} {manager}.{kind} {name}").split()[1]
             for kind, name in (name.split(".") for name in names)
         ]
 
     def journal(self, unit: str, *options: str) -> str:
-        self.run("journalctl", "--sync")
-        return self.run("journalctl", "--quiet", "--output=cat", "--unit", unit, *options)
+        self.run("journalctl --sync")
+        return self.run(f"journalctl --quiet --output=cat --unit {unit}", *options)
 
     def start_swarm(self, *services: str) -> None:
         """Make the machine a manager, with services that want no task: it has nowhere to run one."""
-        self.run("docker", "swarm", "init", "--advertise-addr", "127.0.0.1")
+        self.run("docker swarm init --advertise-addr 127.0.0.1")
         for service in services:
             self.create_service(service)
 
     def create_service(self, name: str) -> None:
         """A service that wants no task."""
-        create = ("docker", "service", "create", "--detach", "--no-resolve-image", "--replicas=0")
-        self.run(*create, "--name", name, f"{ECR}/{name}:1")
+        create = "docker service create --detach --no-resolve-image --replicas=0"
+        self.run(f"{create} --name {name} {ECR}/{name}:1")
 
     def updates_of(self, service: str) -> int:
         """Swarm's count of the changes to a service."""
-        return int(
-            self.run("docker", "service", "inspect", "--format", "{{.Version.Index}}", service)
-        )
+        return int(self.run("docker service inspect --format {{.Version.Index}}", service))
 
 
 def write_file(root: Path, path: str, text: str, mode: int = 0o644) -> None:

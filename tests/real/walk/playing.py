@@ -1,37 +1,20 @@
-"""The walk of twins: does the script do harm, or hold back needlessly, in cases nobody thought of?
+"""Plays sessions on a real swarm of three nodes, and says what became of each story's twins."""
 
-    python tests/real/walk.py --sessions 20 --seed 7 --engine 20.10 [--script PATH]
-    python tests/real/walk.py --story 7/3/5             # one story again
-    python tests/real/walk.py --story 7/3               # one session again
-
-Three services made alike live through the same random history on a real swarm of three nodes.
-Then one is left alone, one is given to the script, and one gets a plain update that brings
-another token. What happens to the first is what would have happened anyway; what happens to the
-last is what an update would have done. Neither needs anybody to know swarm's rules.
-
-Exit status: 1 if the script did harm unforeseen, or held back needlessly, twice.
-Needs root on Debian or Ubuntu; see lab.py. See stories.py for histories and how they are judged.
-"""
-
-import argparse
 import contextlib
 import functools
 import hashlib
 import json
-import os
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import lab as labs
-import recording
-import stories
 from case import Case
 from lab import Lab, ecr_host, wait_until
-from stories import PLAIN, SCRIPT, TWINS
+
+from walk import histories, judging, recording
+from walk.judging import PLAIN, SCRIPT, TWINS
 
 # Rollouts go on after the last step: four tasks, one after the other, take some 3 seconds each
 # until the next may start, and a lost node is noticed after six. Twins that are still on their
@@ -65,7 +48,7 @@ class Seen:
         return self.tasks.get(self.services[name]["ID"], [])
 
     def likeness(self, name):
-        return stories.likeness(self.services[name], self.tasks_of(name), self.nodes, self.now)
+        return judging.likeness(self.services[name], self.tasks_of(name), self.nodes, self.now)
 
 
 def name_of(story, twin):
@@ -79,17 +62,17 @@ class Walk:
         self.lab = lab
         self.manager = lab.manager
         # Or a lost node is noticed after 15 seconds only.
-        self.manager.docker("swarm", "update", "--dispatcher-heartbeat", "2s")
+        self.manager.docker("swarm update --dispatcher-heartbeat 2s")
         lab.login(self.manager)
         self.images = {
             f"@{name}-{number}": lab.image("sh", "-c", command)
-            for name, command in stories.COMMANDS.items()
+            for name, command in histories.COMMANDS.items()
             for number in (1, 2)
         }
         with ThreadPoolExecutor() as pool:
             list(pool.map(self.pull, lab.nodes))
         self.images["@missing"] = f"{ecr_host()}/app:missing"
-        self.logins = [self.other_login(number) for number in range(stories.ROUNDS + 1)]
+        self.logins = [self.other_login(number) for number in range(histories.ROUNDS + 1)]
         self.needed = lab.folder / "needed"
         self.needed.mkdir()
         (self.needed / "file").write_text("full")
@@ -99,7 +82,7 @@ class Walk:
         """All images: twins that wait for a node's first pull go different ways."""
         self.lab.login(node)
         for image in self.images.values():
-            node.docker("pull", "-q", image)
+            node.docker("pull -q", image)
 
     def other_login(self, number):
         """A login that is as good as the manager's own, and another, as AWS's is each time.
@@ -142,7 +125,7 @@ class Walk:
         uneven = set()
         with ThreadPoolExecutor(8) as pool:
             for number, pause in enumerate(session.pauses):
-                if session.settles and number == stories.ROUNDS:
+                if session.settles and number == histories.ROUNDS:
                     self.settle([story for story in session.stories if story.breaks])
                 for each, kind, node in session.events:
                     if each == number:
@@ -162,7 +145,7 @@ class Walk:
         deadline = time.monotonic() + SETTLE_SECONDS
         while time.monotonic() < deadline:
             services = self.look().services
-            if not any(stories.goes_on(services[name]) for name in names if name in services):
+            if not any(judging.goes_on(services[name]) for name in names if name in services):
                 return
             time.sleep(0.5)
 
@@ -215,7 +198,7 @@ class Walk:
         return False
 
     def update(self, name):
-        return self.docker(["service", "update", "-d", "-q", "--with-registry-auth", name])
+        return self.docker(f"service update -d -q --with-registry-auth {name}".split())
 
     # --------------------------------------------------------------------- nodes
 
@@ -224,7 +207,7 @@ class Walk:
 
     def happen(self, kind, name):
         """A node goes, or comes back; or the file does that tasks need at their start."""
-        if name == stories.FILE:
+        if name == histories.FILE:
             (self.needed / "file").write_text({"empty": "", "fill": "full"}[kind])
         elif kind in ("lose", "find"):
             node = self.node(name)
@@ -234,7 +217,7 @@ class Walk:
             wait_until(lambda: self.state(node) == state, f"{name} is {state}", 60)
         else:
             availability = {"activate": "active"}.get(kind, kind)
-            self.manager.docker("node", "update", "--availability", availability, name)
+            self.manager.docker(f"node update --availability {availability} {name}")
         if name in self.away:
             del self.away[name]
         else:
@@ -246,7 +229,7 @@ class Walk:
     def clear(self):
         """Bring back what went, then remove the services: so nothing is left of their tasks."""
         for name, kind in list(self.away.items()):
-            self.happen(stories.back_from(kind), name)
+            self.happen(histories.back_from(kind), name)
         Case(self.lab, None).end()
 
     # ----------------------------------------------------------------------- look
@@ -288,10 +271,10 @@ def are_alike(story, seen):
 class Ending:
     """What the twins of a story came to; the story alone if they were not alike."""
 
-    story: stories.Story
+    story: histories.Story
     category: str = ""
     text: str = ""
-    said: stories.Said = field(default_factory=stories.Said)
+    said: judging.Said = field(default_factory=judging.Said)
     counts: dict = field(default_factory=dict)  # {twin: Count}
     record: dict = field(default_factory=dict)  # what docker showed: see recording.py
 
@@ -301,32 +284,32 @@ class Ending:
         if not before:
             return cls(story)
         name = name_of(story, SCRIPT)
-        said = stories.said_of(name, result.stdout, result.stderr)
+        said = judging.said_of(name, result.stdout, result.stderr)
         counts = {twin: count(before, after, name_of(story, twin)) for twin in TWINS}
         text = [f"  script: {line}" for line in result.stderr.splitlines() if name in line]
         text += [f"  script: {name} refreshed"] if said.is_refreshed else []
         for twin in TWINS:
             text += describe(name_of(story, twin), counts[twin], before, after)
-        return cls(story, stories.judge(said, counts), "\n".join(text), said, counts)
+        return cls(story, judging.judge(said, counts), "\n".join(text), said, counts)
 
     @property
     def is_bad(self):
-        return self.category in stories.DISAGREEMENTS
+        return self.category in judging.DISAGREEMENTS
 
 
 def count(before, after, name):
-    return stories.count(before.tasks_of(name), after.tasks_of(name), before.now)
+    return judging.count(before.tasks_of(name), after.tasks_of(name), before.now)
 
 
 def describe(name, counts, before, after):
     """What became of one twin, and its tasks as they were before."""
-    rollouts = [stories.rollout_of(seen.services[name]) or "none" for seen in (before, after)]
+    rollouts = [judging.rollout_of(seen.services[name]) or "none" for seen in (before, after)]
     lines = [f"  {name}: {counts}; rollout before {rollouts[0]}, after {rollouts[1]}"]
     template = before.services[name]["Spec"]["TaskTemplate"]
-    for slot, tasks in stories.slots_of(before.tasks_of(name)).items():
+    for slot, tasks in judging.slots_of(before.tasks_of(name)).items():
         said = [
-            f"{stories.state_of(task)}/{task['DesiredState']}"
-            + "".join(f" !{part}" for part in stories.differences(task["Spec"], template))
+            f"{judging.state_of(task)}/{task['DesiredState']}"
+            + "".join(f" !{part}" for part in judging.differences(task["Spec"], template))
             for task in tasks
         ]
         lines.append(f"    {slot}: {', '.join(said)}")
@@ -413,12 +396,12 @@ class Run:
         sure = [ending for _, ending in self.endings if ending.story not in doubted]
         categories = [ending.category for ending in sure if ending.category]
         bare = sum(bool(ending.category) and ending.story.is_bare for ending in sure)
-        return stories.summary(categories, bare, len(sure) - len(categories), len(doubted))
+        return judging.summary(categories, bare, len(sure) - len(categories), len(doubted))
 
 
 def report(session, ending):
     title = f"{ending.category.upper()} {session.seed}/{session.number}/{ending.story.number}"
-    lines = [title, "  " + stories.events_text(session), *ending.story.lines(), ending.text]
+    lines = [title, "  " + histories.events_text(session), *ending.story.lines(), ending.text]
     return "\n".join(lines)
 
 
@@ -432,45 +415,3 @@ def walk(sessions, engine="20.10", aws="v1", record=None):
     finally:
         run.close()
     return run
-
-
-def sessions_of(options):
-    """The sessions that the command line asks for."""
-    if not options.story:
-        begin = options.first
-        return [
-            stories.session_from(options.seed, number)
-            for number in range(begin, begin + options.sessions)
-        ]
-    seed, number, *some = map(int, options.story.split("/"))
-    session = stories.session_from(seed, number)
-    return [session.only(some) if some else session]
-
-
-def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--sessions", type=int, default=5)
-    parser.add_argument("--first", type=int, default=1, help="number of the first session")
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--engine", default="20.10")
-    parser.add_argument("--aws", default="v1")
-    parser.add_argument("--script", type=Path, help="another version of the script")
-    parser.add_argument("--story", metavar="SEED/SESSION[/STORY]", help="play this one again")
-    parser.add_argument(
-        "--record", type=Path, help="note there what docker showed, for recorded.py"
-    )
-    options = parser.parse_args()
-    if options.script:
-        labs.SCRIPT = options.script.resolve()
-    began = time.monotonic()
-    run = walk(sessions_of(options), options.engine, options.aws, options.record)
-    minutes = (time.monotonic() - began) / 60
-    say(f"{len(run.endings) / minutes:.1f} stories a minute", run.summary())
-    return 1 if run.believed else 0
-
-
-if __name__ == "__main__":
-    os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
-    sys.exit(main())

@@ -5,20 +5,18 @@ script ran is asked of the walk's own client, and all of it, whatever the script
 What the plain update did to its twin says what any decision would have come to. See
 tests/unit/test_recorded.py, whose stories are made of what the walk has recorded by
 
-    python tests/real/recording.py FILES
+    python tests/real/walk/recording.py FILES
 """
 
 import dataclasses
-import functools
 import gzip
 import json
 import sys
 from pathlib import Path
 
-TESTS = Path(__file__).resolve().parents[1]
+TESTS = Path(__file__).resolve().parents[2]
 RECORDED = TESTS / "unit" / "recorded.jsonl.gz"
-GOOD = ("right", "foreseen", "in vain", "waits")
-JSON = ("--format", "{{json .}}")
+JSON = "--format '{{json .}}'"
 
 
 def shown(docker, names, nodes):
@@ -26,11 +24,11 @@ def shown(docker, names, nodes):
 
     `docker` runs the client; one that does not show all it is asked for fails, and shows the rest.
     """
-    services = objects(docker("service", "inspect", *JSON, *names))
-    rows = objects(docker("service", "ps", "--no-trunc", "--no-resolve", *JSON, *names))
+    services = objects(docker(f"service inspect {JSON}", *names))
+    rows = objects(docker(f"service ps --no-trunc --no-resolve {JSON}", *names))
     ids = [row["ID"] for row in rows]
-    tasks = objects(docker("inspect", "--type", "task", *JSON, *ids)) if ids else []
-    return services, rows, tasks, objects(docker("node", "inspect", *JSON, *nodes))
+    tasks = objects(docker(f"inspect --type task {JSON}", *ids)) if ids else []
+    return services, rows, tasks, objects(docker(f"node inspect {JSON}", *nodes))
 
 
 def objects(text):
@@ -105,8 +103,8 @@ def packed(story):
     return {**kept, "service": service, "specs": specs}
 
 
-def to_keep(stories, category, title):
-    """The stories in which all would go well: {title: story}; what would come of them is expected
+def to_keep(stories, category, title, good):
+    """The stories that come to what is good: {title: story}; what would come of them is expected
     from then on. Says what became of the others, and what is new in those that were kept.
     """
     kept = {}
@@ -118,7 +116,7 @@ def to_keep(stories, category, title):
             story["category"] = f"cannot be told: {error}"
         if story["category"] != former:
             print(f"{title(story)}: {former}, now {story['category']}")
-        if story["category"] in GOOD:
+        if story["category"] in good:
             kept[title(story)] = story
     return kept
 
@@ -127,12 +125,11 @@ def main(files):
     """Tell the stories of the walk, and those there are, to the script of this tree."""
     sys.path[:0] = [str(RECORDED.parent), str(TESTS), str(TESTS.parent)]
     import told
-
-    import ecr_swarm_login as script
+    from real.walk.judging import GOOD
 
     there = objects(gzip.decompress(RECORDED.read_bytes()).decode())
     new = [packed(story) for path in files for story in objects(Path(path).read_text())]
-    stories = to_keep(there + new, functools.partial(told.category, script), told.title)
+    stories = to_keep(there + new, told.category, told.title, GOOD)
     text = "".join(f"{json.dumps(story)}\n" for story in stories.values())
     RECORDED.write_bytes(gzip.compress(text.encode(), 9, mtime=0))
 
