@@ -79,12 +79,12 @@ KILL_SECONDS = 5  # between SIGTERM and SIGKILL
 PAUSES = (1, 3, 9)
 TRY_PAUSE = 60
 SAID_LENGTH = 500  # characters of what a program said that are shown: the last ones tell most
-BATCHES = (32, 8, 2, 1)  # services that are read, then updated, together: see in_batches()
+BATCHES = (24, 8, 2, 1)  # services that are read, then updated, together: see in_batches()
 LONG_HOURS = 6  # half a token's lifetime
 THE_RUN = "the run"  # where else a service's name stands: those have no space
 
 # More at once gain nothing: the start of the docker client takes all processors.
-BATCHES_AT_ONCE = min(4, 1 + (os.cpu_count() or 1))
+BATCHES_AT_ONCE = min(4, max(2, os.cpu_count() or 1))
 UPDATES_AT_ONCE = min(16, 2 * (os.cpu_count() or 1))
 
 # Whole hosts only: a look-alike would get a token; amazon-ecr-credential-helper, api/client.go.
