@@ -113,8 +113,7 @@ XARGS = ("xargs", "-r", f"-P{UPDATES_AT_ONCE}", "-n1")  # starts programs faster
 
 # In the foreground it ends a program, but not what that has started in turn.
 TIMEOUT = ("--foreground", f"--kill-after={KILL_SECONDS}")
-# How the library sh starts a program: in a session, and so in a group, of its own. It gets files by
-# number, since it keeps them in a cycle, open until that is collected.
+# How the library sh starts a program: in a session, and so in a group, of its own.
 SH_OPTIONS: dict[str, Any] = {
     "_tty_out": False,  # or the program believes in a terminal
     "_close_fds": False,  # needs no /proc
@@ -130,12 +129,6 @@ ENVIRONMENT = {
     "AWS_ECR_IGNORE_CREDS_STORAGE": "true",  # or a credential helper refuses docker login
     "AWS_CLI_AUTO_PROMPT": "off",  # or aws fails without a terminal
 }
-# What docker says when a credential helper gave it a login that the registry has taken, but stores
-# none, as ECR's before 0.9.0 (amazon-ecr-credential-helper#102): that it tries, then, by its
-# version, one of two endings; and what it says if the registry has not taken it.
-AUTHENTICATES = "authenticating with existing credentials"
-NOT_STORED = ("saving credentials", "perform an interactive login")
-REFUSED = ("login did not succeed", "invalid or expired")
 
 # fmt: off
 # What an error says, how many tries it is worth (two: an instance role may come late), what helps.
@@ -216,7 +209,7 @@ class Problem(Exception):
         self.stdout, self.stderr = stdout, stderr  # of a program that failed
 
     def after(self, beginning: str) -> "Problem":
-        """The same with more to say before it."""
+        """The same with more to say before it, and without stdout, which may hold a token."""
         return Problem(f"{beginning}: {self}", self.tries, stderr=self.stderr)
 
 
@@ -300,6 +293,7 @@ class Programs:
         if not timeout:
             raise Problem("timeout is not on the PATH -> install coreutils", NEVER)
         with memory(stdin) as given, memory() as out, memory() as err:
+            # By number, or sh would keep the files open.
             options = dict(SH_OPTIONS, _in=given.fileno(), _out=out.fileno(), _err=err.fileno())
             words = (*TIMEOUT, f"{seconds:.1f}", *command)
             running = sh.Command(timeout)(*words, _env=variables, **options)
@@ -702,10 +696,8 @@ def with_nodes(programs: Programs, services: Sequence[Service]) -> list[Service]
 
 
 def touched(service: Service) -> list[Task]:
-    """The tasks to which an update with another token does something. Pure.
-
-    Those that serve or prepare are stopped, and most are replaced; those that are over are started
-    again. Source: moby/swarmkit, manager/orchestrator, as are all names of files below.
+    """The tasks that an update with another token stops, or starts again. Pure. The files that are
+    named from here on are moby/swarmkit's, in manager/orchestrator.
     """
     counting = {slot: tasks_that_count(service, tasks) for slot, tasks in service.slots.items()}
     stay, surplus = reconcile(service, {slot: some for slot, some in counting.items() if some})
@@ -918,7 +910,7 @@ class Run:
     context: str = ""  # docker's current one
     versions: str = ""  # of the APIs, if the client's is older than the engine's
     rows: dict[str, Row] = field(default_factory=dict)  # the services, by name
-    # Good logins: the variables by which docker finds each, by host.
+    # Good logins, by host: the variables by which docker finds each, if it needs any.
     logins: dict[str, dict[str, str]] = field(default_factory=dict)
     # Docker replaces config.json without a lock, and two logins would lose one another's.
     one_by_one: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
@@ -1008,6 +1000,14 @@ def make_login_folder(folder: str, host: str) -> str:
     with open(os.path.join(path, "config.json"), "w") as config:
         json.dump({"auths": {host: {}}}, config)
     return path
+
+
+# With a credential helper that stores nothing, as ECR's before 0.9.0 (amazon-ecr-credential-helper
+# #102), docker login fails even if the registry has taken the login that the helper supplies: then
+# docker says the first of these and one of the second, but none of the third.
+AUTHENTICATES = "authenticating with existing credentials"
+NOT_STORED = ("saving credentials", "perform an interactive login")
+REFUSED = ("login did not succeed", "invalid or expired")
 
 
 def prove(run: Run, host: str) -> None:
