@@ -131,7 +131,7 @@ ENVIRONMENT = {
 }
 
 # fmt: off
-# What an error says, how many tries it is worth (two: an instance role may come late), what helps.
+# What an error says, how many of --tries it is worth (two: a role may come late), what helps.
 NEVER, TWICE, ALWAYS = 0, 2, 60
 REMEDIES = (
     ("multi-call binary", NEVER, "this is BusyBox's: install coreutils and findutils"),
@@ -388,8 +388,8 @@ class Rollout:
     hours: float  # since it ended or began, or since the service was created
     rolls_back: bool  # by itself, if it fails
     changes_ports: bool
-    brings_nothing: bool  # it is certain to bring tasks nothing but a token
-    leads_back: bool  # docker service rollback is certain to lead to another spec
+    brings_nothing: bool  # certainly: it brings tasks nothing but a token
+    leads_back: bool  # certainly: docker service rollback leads to another spec
 
 
 @dataclass(frozen=True)
@@ -550,8 +550,8 @@ def service_from(data: Document, slots: Slots, shown: dict[str, Document], dropp
 
 
 # Swarm stores a TaskTemplate as it was sent, and compares it so: one that spells out a default is
-# another than one that does not. PreviousSpec and tasks show that. Spec, which an update writes
-# again, is shown with all defaults filled in; how it is stored has to be found out.
+# another than one that does not. Docker shows PreviousSpec and tasks so, but Spec, which an update
+# writes again, with all defaults filled in. How that is stored is known only if others tell.
 
 
 def with_defaults(template: Document) -> Document:
@@ -602,7 +602,7 @@ def stored_template(data: Document, template: Document, made: list[Document]) ->
         if is_made_of_it and with_defaults(task["Spec"]) == template:
             return as_stored(task["Spec"])
     former = value_at(data, "PreviousSpec", "TaskTemplate")
-    # Without an UpdateStatus the last update has replaced no tasks, so it changed nothing there.
+    # Each update resets UpdateStatus, and sets it if it replaces tasks. This one did not.
     if former and not status and with_defaults(former) == template:
         return as_stored(former)
     return None
@@ -710,7 +710,7 @@ def tasks_that_count(service: Service, tasks: Sequence[Task]) -> Sequence[Task]:
     wanted = [task for task in tasks if task.is_wanted]
     if wanted:
         return wanted
-    # For the newest one swarm starts another anyway, or an update does.
+    # If swarm does not start another one for the newest by itself, an update does.
     return [] if restarts_itself(service, tasks[0]) else tasks[:1]
 
 
@@ -722,7 +722,7 @@ def restarts_itself(service: Service, task: Task) -> bool:
     # On a node that was drained or lost it starts when that is back.
     if service.mode == "Global" and task.kind == STOPPED:
         return True
-    # With a limit all attempts may be used up, which docker does not show.
+    # With a limit all attempts may be used up, which docker does not show: expect the worst.
     return service.max_attempts == 0
 
 
@@ -816,9 +816,9 @@ NOT_IN_ECR = "its image is not in ECR, and an update may wipe its login"
 GO_ON = " -> to continue: docker service update --with-registry-auth {0.name}"
 TAG_IT = "-> tag it: docker service update --with-registry-auth --image {0.image}:TAG {0.name}"
 ANYWAY = " -> to refresh it anyway: ecr_swarm_login.py --all-services {0.name}"
-# The first row that applies, by facts(): what happens to a service; since when it counts for how
-# long it has been held back: its rollout, whatever is scaled, or the last change; whether
-# --all-services may overrule it; and why ({0} is the Service).
+# The first row that applies decides. Columns: a key of facts(); what happens to the service; from
+# which moment its six hours count, its rollout (so that scaling does not reset them) or its last
+# change; whether --all-services overrules it; and why, where {0} is the Service.
 POLICY = (
     ("moved", HELD, "", False, "its image has just moved to another registry; see the next run"),
     ("elsewhere", SPARED, "", True, NOT_IN_ECR),
