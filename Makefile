@@ -58,7 +58,7 @@ mutants: .venv/mutants  ## mutation testing: do the tests of single functions no
 	.venv/bin/python tests/unit/mutants.py $(OPTIONS)
 
 e2e: .venv/ready  ## the promise, on real swarms in network namespaces; needs root
-	.venv/bin/python -m pytest -q -n 5 --dist loadgroup $(filter-out $(BOOTED),$(REAL)) $(OPTIONS)
+	.venv/bin/python -m pytest -q -n 5 --dist loadgroup --no-loadscope-reorder $(filter-out $(BOOTED),$(REAL)) $(OPTIONS)
 
 e2e-systemd: .venv/ready  ## the units, on a booted system; needs root
 	.venv/bin/python -m pytest -q -n 2 $(BOOTED) $(OPTIONS)

@@ -19,9 +19,19 @@ def pytest_collection_modifyitems(config, items):
     """
     if config.pluginmanager.hasplugin("xdist"):
         for item in items:
-            parameters = getattr(getattr(item, "callspec", None), "params", {})
-            name = f"{parameters.get('stack')}-{parameters.get('way')}"
-            item.add_marker(pytest.mark.xdist_group(name))
+            item.add_marker(pytest.mark.xdist_group(group_of(item)))
+    # What takes longest begins first, or all else waits for it in the end.
+    items.sort(key=lambda item: item.originalname != "test_twins")
+
+
+def group_of(item):
+    """The name of those that run in one process: of one engine and way, or of one file."""
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    values = [parameters.get(each) for each in ("stack", "way")]
+    if "stack" not in parameters:
+        values += [item.path.stem, parameters.get("engine")]
+    # A function's text is another one in each process.
+    return "-".join(str(getattr(value, "__name__", value)) for value in values)
 
 
 def pytest_addoption(parser):
