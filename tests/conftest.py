@@ -6,12 +6,17 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
+
+# So that `ls` goes on to show five names, whoever starts pytest: make says so by the environment.
+sys.dont_write_bytecode = True
+
 from pretend.runner import Answers, Call, Outcome, Runner
 from pretend.swarm import PretendSwarm
 
