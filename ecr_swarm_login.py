@@ -74,10 +74,8 @@ UPDATE_SECONDS = 30  # of one update
 STALE_SECONDS = 2  # after the first question no update is started that rests on the answers
 CLOSING_SECONDS = 60  # of a try that are left for the last updates and the check after them
 KILL_SECONDS = 5  # between SIGTERM and SIGKILL
-# Before the next attempt of a try: a daemon that restarts takes some seconds, and so does a new
-# leader. Before the next try, with --tries.
-PAUSES = (1, 3, 9)
-TRY_PAUSE = 60
+PAUSES = (1, 3, 9)  # between the attempts of a try: a daemon that restarts takes some seconds
+TRY_PAUSE = 60  # between tries
 SAID_LENGTH = 500  # characters of what a program said that are shown: the last ones tell most
 BATCHES = (24, 8, 2, 1)  # services that are read, then updated, together: see in_batches()
 LONG_HOURS = 6  # half a token's lifetime
@@ -229,7 +227,7 @@ def noting(problems: dict[str, Problem], names: Iterable[str]) -> Iterator[None]
 
 @dataclass
 class Programs:
-    """Starts all programs, and ends them when their time is over, or at a signal."""
+    """Starts all programs. timeout(1) ends one in time, end_group() what it leaves, stop() all."""
 
     environment: Mapping[str, str]  # of all programs
     deadline: float = 0  # of the try, on the monotonic clock
@@ -257,18 +255,19 @@ class Programs:
         for group in list(self.stoppable) if self.stopped_by else ():
             signal_group(group, signal.SIGTERM)
 
-    def run(self, *command: str, seconds: float = PROGRAM_SECONDS, **how: Any) -> str:
+    def run(
+        self, *command: str, seconds: float = PROGRAM_SECONDS, is_stoppable: bool = True, **how: Any
+    ) -> str:
         """Run a program to its end, within its time and the try's. Returns what it printed.
 
         What is not stoppable has all its time, or is not started. See start(). Raises Problem.
         """
         name = " ".join(command).removeprefix(f"{' '.join(XARGS)} ").partition(" -")[0]
         limit = min(seconds, self.seconds_left())
-        least = 0.1 if how.get("is_stoppable", True) else seconds
-        if limit < least:
+        if limit < (0.1 if is_stoppable else seconds):
             raise Problem(f"{name} was not started: time limit reached")
         begun_at = time.monotonic()
-        status, stdout, stderr = self.start(command, limit, **how)
+        status, stdout, stderr = self.start(command, limit, is_stoppable=is_stoppable, **how)
         if command[: len(AWS_TOKEN)] == AWS_TOKEN:
             self.secrets += [word for word in stdout.split() if len(word) > 15]
         for secret in self.secrets:
@@ -285,7 +284,7 @@ class Programs:
         stdin: str = "",
         environment: Optional[Mapping[str, str]] = None,  # besides that of all programs
         drain_seconds: float = 0,  # for what it has started in turn
-        is_stoppable: bool = True,
+        is_stoppable: bool = True,  # by a signal
     ) -> tuple[int, str, str]:
         """The one place that starts programs. Returns the exit status, stdout, and stderr."""
         variables = {**self.environment, **(environment or {})}
@@ -388,6 +387,7 @@ class Rollout:
     hours: float  # since it ended or began, or since the service was created
     rolls_back: bool  # by itself, if it fails
     changes_ports: bool
+    # Neither is True where the former spec and this one are shown alike, and may differ as stored.
     brings_nothing: bool  # certainly: it brings tasks nothing but a token
     leads_back: bool  # certainly: docker service rollback leads to another spec
 
@@ -487,9 +487,7 @@ def ask(programs: Programs, command: Sequence[str], ids: Sequence[str]) -> list[
 
 
 def telling_tasks(data: Document, slots: Slots) -> list[str]:
-    """The IDs of tasks whose spec has to be known: those that serve, and the newest of each slot
-    where a rollout is not settled, which may show what it deploys.
-    """
+    """The IDs of tasks whose spec matters: those that serve, and during a rollout the newest."""
     is_settled = (value_at(data, "UpdateStatus", "State") or "") in SETTLED
     ids = []
     for tasks in slots.values():
@@ -549,9 +547,10 @@ def service_from(data: Document, slots: Slots, shown: dict[str, Document], dropp
     )
 
 
-# Swarm stores a TaskTemplate as it was sent, and compares it so: one that spells out a default is
-# another than one that does not. Docker shows PreviousSpec and tasks so, but Spec, which an update
-# writes again, with all defaults filled in. How that is stored is known only if others tell.
+# Swarm stores a TaskTemplate as it was sent, say {} or {"RestartPolicy": {"Condition": "any"}}: the
+# same in effect, yet to swarm they differ, and one replaces the other's tasks. Docker shows tasks
+# and PreviousSpec as stored, but Spec with all defaults filled in, so that both look alike there.
+# How it is stored a task made of it tells, or PreviousSpec; else what looks alike counts as equal.
 
 
 def with_defaults(template: Document) -> Document:
@@ -583,12 +582,13 @@ class Current:
         """How a task differs, given docker inspect of it, or None if nobody asked or it is gone."""
         if task is None:
             return ""
-        # Another placement alone replaces no task, unless the token differs: task.go, IsTaskDirty.
-        if self.differs_from({**task["Spec"], "Placement": self.template["Placement"]}):
+        placement = self.template["Placement"]
+        if self.differs_from({**task["Spec"], "Placement": placement}):
             return OLDER
         if not are_sorted(self.template["ContainerSpec"]):
             return UNSORTED
-        return PLACED if with_defaults(task["Spec"]) != self.template else ""
+        # This alone replaces no task, unless the token differs: task.go, IsTaskDirty.
+        return PLACED if with_defaults(task["Spec"])["Placement"] != placement else ""
 
 
 def stored_template(data: Document, template: Document, made: list[Document]) -> Optional[Document]:
@@ -693,12 +693,11 @@ def with_nodes(programs: Programs, services: Sequence[Service]) -> list[Service]
 
 
 # The model: what swarm does with an update --------------------------------------------------------
+# The files that are named here are moby/swarmkit's, in manager/orchestrator.
 
 
 def touched(service: Service) -> list[Task]:
-    """The tasks that an update with another token stops, or starts again. Pure. The files that are
-    named from here on are moby/swarmkit's, in manager/orchestrator.
-    """
+    """The tasks that an update with another token stops, or starts again. Pure."""
     counting = {slot: tasks_that_count(service, tasks) for slot, tasks in service.slots.items()}
     stay, surplus = reconcile(service, {slot: some for slot, some in counting.items() if some})
     updated = [task for slot in stay for task in replaced(service, counting[slot])]
@@ -732,9 +731,8 @@ def reconcile(service: Service, slots: Slots) -> tuple[list[str], list[str]]:
         ordered = in_order_of_removal(slots)
         return ordered[: service.replicas], ordered[service.replicas :]
     # Tasks on other nodes are shut down, if they are not yet, and start nothing.
-    return [
-        node for node in slots if service.usable_nodes is None or node in service.usable_nodes
-    ], []
+    usable = slots if service.usable_nodes is None else service.usable_nodes
+    return [node for node in slots if node in usable], []
 
 
 def in_order_of_removal(slots: Slots) -> list[str]:
@@ -797,11 +795,11 @@ def is_amid_rollout(rollout: Rollout, differences: set[str]) -> bool:
         return True
     if rollout.brings_nothing:
         return False
-    # It would forget the spec to roll back to.
-    if rollout.state == "updating" and rollout.rolls_back:
-        return True
+    is_rolling_back = rollout.state not in ("updating", "paused")
+    # An update would forget the spec to roll back to.
+    may_roll_back = rollout.state == "updating" and rollout.rolls_back
     # One that has waited for long, as for a node, has replaced all tasks that serve.
-    return rollout.state not in ("updating", "paused") or rollout.hours < LONG_HOURS
+    return is_rolling_back or may_roll_back or rollout.hours < LONG_HOURS
 
 
 # Policy -------------------------------------------------------------------------------------------
@@ -816,9 +814,9 @@ NOT_IN_ECR = "its image is not in ECR, and an update may wipe its login"
 GO_ON = " -> to continue: docker service update --with-registry-auth {0.name}"
 TAG_IT = "-> tag it: docker service update --with-registry-auth --image {0.image}:TAG {0.name}"
 ANYWAY = " -> to refresh it anyway: ecr_swarm_login.py --all-services {0.name}"
-# The first row that applies decides. Columns: a key of facts(); what happens to the service; from
-# which moment its six hours count, its rollout (so that scaling does not reset them) or its last
-# change; whether --all-services overrules it; and why, where {0} is the Service.
+# The first row that applies decides: a key of facts(); the outcome; from which moment the six hours
+# count after which what is held back is an alarm ("rollout": of its last update, which scaling does
+# not reset; "change"; or none); whether --all-services overrules it; and why, of the Service {0}.
 POLICY = (
     ("moved", HELD, "", False, "its image has just moved to another registry; see the next run"),
     ("elsewhere", SPARED, "", True, NOT_IN_ECR),
@@ -933,8 +931,10 @@ def get_token(run: Run, region: str) -> str:
         token = run.programs.run(*AWS_TOKEN, region)
         # It is one word: what a wrapper around aws prints besides is none.
         if not re.fullmatch("[!-~]+", token):
-            remedy = "look for an aws wrapper or alias that prints more"
-            raise Problem(f"aws printed no valid token (output hidden) -> {remedy}")
+            raise Problem(
+                "aws printed no valid token (output hidden)"
+                " -> look for an aws wrapper or alias that prints more"
+            )
     except Problem as problem:
         raise problem.after("Failed to acquire docker login credentials") from None
     return token
@@ -1024,9 +1024,7 @@ def prove(run: Run, host: str) -> None:
 
 
 def in_batches(run: Run, host: str, rows: Sequence[Row]) -> None:
-    """Refresh services of one registry, batches side by side. What a batch leaves undone goes on in
-    smaller ones, and only what fails alone has failed. Notes problems.
-    """
+    """Refresh in batches, side by side; what they leave undone, in smaller ones. Notes problems."""
     for size in BATCHES:
         batches = [rows[at : at + size] for at in range(0, len(rows), size)]
         list(run.workers.map(refresh, repeat(run), repeat(host), batches))
@@ -1057,9 +1055,8 @@ def refresh(run: Run, host: str, rows: Sequence[Row]) -> None:
 
 
 def update(run: Run, host: str, due: Sequence[Service], asked_at: float) -> None:
-    """Have swarm store the login that docker holds: the one step that changes the swarm. None is
-    started STALE_SECONDS after the first question; what has begun by then goes on. What counts is
-    that docker says which services it has updated. Notes the problems of the others.
+    """Have swarm store docker's login: the one step that changes the swarm. No update starts later
+    than STALE_SECONDS after the first question. Services that docker does not name get a problem.
     """
     seconds = asked_at + STALE_SECONDS - time.monotonic()
     if seconds < 0.1:
@@ -1096,11 +1093,12 @@ def say_restarts(run: Run) -> None:
         began = service.rollout.began
         if (value_at(data, "UpdateStatus", "StartedAt") or began) != began:
             run.restarts.add(service.name)
-            text = (
+            log.warning(
                 "%s restarts: its tasks are being replaced, which could not be foreseen; likely"
-                " cause: after an engine upgrade docker writes the same spec differently%s"
+                " cause: after an engine upgrade docker writes the same spec differently%s",
+                service.name,
+                service.what_runs_then,
             )
-            log.warning(text, service.name, service.what_runs_then)
     run.updated.clear()
 
 
@@ -1191,19 +1189,21 @@ def make_run_folder() -> str:
 def try_often(run: Run) -> None:
     """Try as often as --tries says, a minute apart; a try has attempts, some seconds apart."""
     for number in range(1, run.options.tries + 1):
-        run.programs.begin_try(0 if number == 1 else TRY_PAUSE)
-        if number == 1 or pause(run, number, TRY_PAUSE):
+        if number == 1:
+            run.programs.begin_try(0)
             attempt(run)
+        else:
+            run.programs.begin_try(TRY_PAUSE)
+            attempt_again(run, number, TRY_PAUSE)
         for seconds in PAUSES:
-            if pause(run, number, seconds):
-                attempt(run)
+            attempt_again(run, number, seconds)
 
 
-def pause(run: Run, number: int, seconds: int) -> bool:
-    """Wait before the next attempt, if something is worth it in that try. Why is said once."""
+def attempt_again(run: Run, number: int, seconds: int) -> None:
+    """Another attempt after a pause, if a problem is worth it in that try. Why is said once."""
     problems = {name: each for name, each in run.problems.items() if each.tries >= number}
     if not problems or run.programs.seconds_left() < CLOSING_SECONDS + seconds:
-        return False
+        return
     for who, text in by_reason(problems):
         if text in run.said:
             log.log(NOTICE, "%s failed again; next attempt in %d s", who or "The run", seconds)
@@ -1211,7 +1211,7 @@ def pause(run: Run, number: int, seconds: int) -> bool:
             log.warning("%s failed; next attempt in %d s: %s", who or "The run", seconds, text)
         run.said.add(text)
     run.programs.run("sleep", str(seconds), seconds=2 * TRY_PAUSE)
-    return True
+    attempt(run)
 
 
 def attempt(run: Run) -> None:

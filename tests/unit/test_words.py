@@ -207,7 +207,7 @@ def test_each_remedy_has_a_text() -> None:
 
 
 def test_two_tries_are_two_and_none_is_none() -> None:
-    """See pause(): a problem is worth the first tries of that number, and their attempts."""
+    """See attempt_again(): a problem is worth the first tries of that number, and their attempts."""
     assert (NEVER, TWICE) == (0, 2)
 
 
@@ -471,7 +471,11 @@ def attempted_again(run: script.Run, seconds: int, **problems: str) -> None:
     """The run is attempted again, after that pause and with these problems."""
     run.programs = Patient()  # type: ignore[assignment]
     run.problems = {name: Problem(why) for name, why in problems.items()}
-    assert script.pause(run, 1, seconds)
+    attempts: list[script.Run] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(script, "attempt", attempts.append)
+        script.attempt_again(run, 1, seconds)
+    assert attempts == [run]
 
 
 def test_what_is_attempted_again_is_said_in_full_once(run: script.Run, said: Said) -> None:
