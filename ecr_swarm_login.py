@@ -77,7 +77,7 @@ KILL_SECONDS = 5  # between SIGTERM and SIGKILL
 PAUSES = (1, 3, 9)  # between the attempts of a try: a daemon that restarts takes some seconds
 TRY_PAUSE = 60  # between tries
 SAID_LENGTH = 500  # characters of what a program said that are shown: the last ones tell most
-BATCHES = (24, 8, 2, 1)  # services that are read, then updated, together: see in_batches()
+BATCHES = (32, 8, 2, 1)  # services that are read, then updated, together: see in_batches()
 LONG_HOURS = 6  # half a token's lifetime
 THE_RUN = "the run"  # where else a service's name stands: those have no space
 
@@ -258,12 +258,10 @@ class Programs:
     def run(
         self, *command: str, seconds: float = PROGRAM_SECONDS, is_stoppable: bool = True, **how: Any
     ) -> str:
-        """Run a program to its end, within its time and the try's. Returns what it printed.
-
-        What is not stoppable has all its time, or is not started. See start(). Raises Problem.
-        """
+        """Run a program to its end; see start(). Returns what it printed. Raises Problem."""
         name = " ".join(command).removeprefix(f"{' '.join(XARGS)} ").partition(" -")[0]
         limit = min(seconds, self.seconds_left())
+        # What must not be cut short has all its time, or is not started.
         if limit < (0.1 if is_stoppable else seconds):
             raise Problem(f"{name} was not started: time limit reached")
         begun_at = time.monotonic()
@@ -470,9 +468,7 @@ def look(programs: Programs, versions: str, rows: Sequence[Row]) -> Snapshot:
 
 
 def ask(programs: Programs, command: Sequence[str], ids: Sequence[str]) -> list[Document]:
-    """Ask docker for things by ID. Where some are gone it prints the others, names these on stderr,
-    and fails. What it neither prints nor names is unknown: Problem, or ValueError.
-    """
+    """Ask docker for things by ID; what is gone is left out. Raises Problem, or ValueError."""
     if not ids:
         return []
     stderr, problem = "", Problem(f"{' '.join(command).partition(' -')[0]} printed too little")
@@ -480,8 +476,9 @@ def ask(programs: Programs, command: Sequence[str], ids: Sequence[str]) -> list[
         printed = programs.run(*command, *ids, seconds=QUESTION_SECONDS)
     except Problem as error:
         printed, stderr, problem = error.stdout, error.stderr, error
-    unknown = [each for each in ids if each not in printed and each not in stderr]
-    if unknown:
+    # It fails if some are gone, and prints the others. What it does not say is gone is unknown.
+    gone = set(chain(*re.findall("(?i)no such [a-z]+: ([a-z0-9]+)|([a-z0-9]+) not found", stderr)))
+    if any(each not in printed and each not in gone for each in ids):
         raise problem
     return [json.loads(line) for line in printed.split("\n") if line]
 
@@ -596,11 +593,15 @@ def stored_template(data: Document, template: Document, made: list[Document]) ->
     status = data.get("UpdateStatus") or {}
     # Without the Z an earlier moment is a smaller text.
     since = (status.get("StartedAt") or data["UpdatedAt"]).rstrip("Z")
-    # The newest first: swarm's own rollback keeps StartedAt, and tasks of the bad spec came after.
-    for task in sorted(made, key=lambda task: task["CreatedAt"].rstrip("Z"), reverse=True):
-        is_made_of_it = task["CreatedAt"].rstrip("Z") >= since
-        if is_made_of_it and with_defaults(task["Spec"]) == template:
-            return as_stored(task["Spec"])
+    # These are made of it, and not of the same in another form that was there before.
+    telling = [
+        task
+        for task in made
+        if task["CreatedAt"].rstrip("Z") >= since and with_defaults(task["Spec"]) == template
+    ]
+    # The newest, since a rollback by swarm keeps StartedAt: those of the bad spec are older.
+    if telling:
+        return as_stored(max(telling, key=lambda task: task["CreatedAt"].rstrip("Z"))["Spec"])
     former = value_at(data, "PreviousSpec", "TaskTemplate")
     # Each update resets UpdateStatus, and sets it if it replaces tasks. This one did not.
     if former and not status and with_defaults(former) == template:
@@ -814,9 +815,9 @@ NOT_IN_ECR = "its image is not in ECR, and an update may wipe its login"
 GO_ON = " -> to continue: docker service update --with-registry-auth {0.name}"
 TAG_IT = "-> tag it: docker service update --with-registry-auth --image {0.image}:TAG {0.name}"
 ANYWAY = " -> to refresh it anyway: ecr_swarm_login.py --all-services {0.name}"
-# The first row that applies decides: a key of facts(); the outcome; from which moment the six hours
-# count after which what is held back is an alarm ("rollout": of its last update, which scaling does
-# not reset; "change"; or none); whether --all-services overrules it; and why, of the Service {0}.
+# The first row that applies decides. Columns: a key of facts(); the outcome; from when the six hours
+# count after which HELD is OVERDUE, the "rollout" (which scaling does not reset) or the last "change";
+# whether --all-services overrules it; and the reason, in which {0} is the Service.
 POLICY = (
     ("moved", HELD, "", False, "its image has just moved to another registry; see the next run"),
     ("elsewhere", SPARED, "", True, NOT_IN_ECR),
@@ -1002,9 +1003,8 @@ def make_login_folder(folder: str, host: str) -> str:
     return path
 
 
-# With a credential helper that stores nothing, as ECR's before 0.9.0 (amazon-ecr-credential-helper
-# #102), docker login fails even if the registry has taken the login that the helper supplies: then
-# docker says the first of these and one of the second, but none of the third.
+# With a helper that stores nothing (amazon-ecr-credential-helper #102) docker login fails even if
+# the registry accepts it. Then docker says AUTHENTICATES, one of NOT_STORED, and none of REFUSED.
 AUTHENTICATES = "authenticating with existing credentials"
 NOT_STORED = ("saving credentials", "perform an interactive login")
 REFUSED = ("login did not succeed", "invalid or expired")
@@ -1188,11 +1188,10 @@ def make_run_folder() -> str:
 
 def try_often(run: Run) -> None:
     """Try as often as --tries says, a minute apart; a try has attempts, some seconds apart."""
+    run.programs.begin_try(0)
+    attempt(run)
     for number in range(1, run.options.tries + 1):
-        if number == 1:
-            run.programs.begin_try(0)
-            attempt(run)
-        else:
+        if number > 1:
             run.programs.begin_try(TRY_PAUSE)
             attempt_again(run, number, TRY_PAUSE)
         for seconds in PAUSES:

@@ -807,9 +807,17 @@ def test_a_question_without_an_answer_is_a_failure(question: str, said: str) -> 
 
 
 @pytest.mark.parametrize(
-    "said, is_enough", [("no such node: n1", False), ("no such node: n1, no such node: n3", True)]
+    "said, is_enough",
+    [
+        ("no such node: n1", False),
+        # 20.10, 26.1, 28, as they were seen
+        ("Status: Error: No such node: n1\nError: No such node: n3, Code: 1", True),
+        ("Error response from daemon: node n1 not found\nError ...: node n3 not found, Code", True),
+        # one that names it says no more than that it was asked for
+        ('error during connect: Get "http://docker/v1.41/nodes/n1": EOF; nodes/n3: EOF', False),
+    ],
 )
-def test_what_is_neither_printed_nor_named_is_a_failure(said: str, is_enough: bool) -> None:
+def test_what_is_neither_printed_nor_gone_is_a_failure(said: str, is_enough: bool) -> None:
     shown = Shown("Pending", "Pending", "Pending", **GLOBAL)
     docker = Failing(shown, question="nodes", printed='{"ID": "n2", "Spec": {}}', said=said)
 
