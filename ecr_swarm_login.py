@@ -815,9 +815,9 @@ NOT_IN_ECR = "its image is not in ECR, and an update may wipe its login"
 GO_ON = " -> to continue: docker service update --with-registry-auth {0.name}"
 TAG_IT = "-> tag it: docker service update --with-registry-auth --image {0.image}:TAG {0.name}"
 ANYWAY = " -> to refresh it anyway: ecr_swarm_login.py --all-services {0.name}"
-# The first row that applies decides. Columns: a key of facts(); the outcome; from when the six hours
-# count after which HELD is OVERDUE, the "rollout" (which scaling does not reset) or the last "change";
-# whether --all-services overrules it; and the reason, in which {0} is the Service.
+# The first row that applies decides. Columns: a key of facts(); the outcome; from when six hours
+# make HELD OVERDUE, the "rollout" (which scaling does not reset) or the last "change"; whether
+# --all-services overrules it; and the reason, in which {0} is the Service.
 POLICY = (
     ("moved", HELD, "", False, "its image has just moved to another registry; see the next run"),
     ("elsewhere", SPARED, "", True, NOT_IN_ECR),
