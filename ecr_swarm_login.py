@@ -155,7 +155,8 @@ SETTLED = ("", "completed", "rollback_completed")  # UpdateStatus.State
 # Whether swarm wants a task to run, by its desired state.
 DESIRED = {"Ready": True, "Running": True,
            "Shutdown": False, "Remove": False, "Complete": False, "Orphaned": False}
-# What a task is to an update. Once its image is there swarm ignores another token.
+# What a task is to an update; task_from() has exceptions. Once its image is there swarm ignores
+# another token.
 SERVES, PREPARES, LACKS_TOKEN, ENDED, STOPPED = (
     "serves", "prepares", "lacks a token", "ended by itself", "stopped by swarm, or with its node")
 KINDS = {
@@ -188,6 +189,7 @@ TEMPLATE_DEFAULTS: dict[str, Any] = {
 }
 # How the spec of a task differs from what an update would write.
 OLDER, UNSORTED, PLACED = "older", "unsorted", "placed"
+NOTHING, SOMETHING, UNKNOWN = "nothing", "something", "unknown"  # which a rollout brings
 
 NOTICE = logging.INFO + 5
 PRIORITIES = {logging.INFO: 6, NOTICE: 5, logging.WARNING: 4, logging.ERROR: 3}  # sd-daemon(3)
@@ -385,9 +387,7 @@ class Rollout:
     hours: float  # since it ended or began, or since the service was created
     rolls_back: bool  # by itself, if it fails
     changes_ports: bool
-    # Neither is True where the former spec and this one are shown alike, and may differ as stored.
-    brings_nothing: bool  # certainly: it brings tasks nothing but a token
-    leads_back: bool  # certainly: docker service rollback leads to another spec
+    brings: str  # to tasks, besides a token: NOTHING, SOMETHING, or UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -411,7 +411,7 @@ class Service:
     @property
     def way_back(self) -> str:
         """How to go back from a rollout, if that leads anywhere."""
-        can = self.rollout.leads_back and self.rollout.state in ("updating", "paused")
+        can = self.rollout.brings == SOMETHING and self.rollout.state in ("updating", "paused")
         return f"; to roll back: docker service rollback {self.name}" if can else ""
 
     @property
@@ -476,9 +476,10 @@ def ask(programs: Programs, command: Sequence[str], ids: Sequence[str]) -> list[
         printed = programs.run(*command, *ids, seconds=QUESTION_SECONDS)
     except Problem as error:
         printed, stderr, problem = error.stdout, error.stderr, error
-    # It fails if some are gone, and prints the others. What it does not say is gone is unknown.
+    # Where some are gone it prints the others, says of each that it is gone, and fails.
     gone = set(chain(*re.findall("(?i)no such [a-z]+: ([a-z0-9]+)|([a-z0-9]+) not found", stderr)))
-    if any(each not in printed and each not in gone for each in ids):
+    unknown = [each for each in ids if each not in printed and each not in gone]
+    if unknown:
         raise problem
     return [json.loads(line) for line in printed.split("\n") if line]
 
@@ -614,23 +615,23 @@ def rollout_from(data: Document, current: Current) -> Rollout:
     status = data.get("UpdateStatus") or {}
     state, began = status.get("State", ""), status.get("StartedAt", "")
     former = data.get("PreviousSpec")
+    # What is shown alike may be stored in two ways.
+    nothing = UNKNOWN if current.stored is None else NOTHING
     if former:
         changes_ports = former.get("EndpointSpec") != data["Spec"].get("EndpointSpec")
-        leads_back = changes_ports or current.differs_from(former["TaskTemplate"])
-        brings_nothing = not leads_back and current.stored is not None
+        brings = SOMETHING if current.differs_from(former["TaskTemplate"]) else nothing
     else:
-        changes_ports = leads_back = False
+        changes_ports = False
         # Swarm's own rollback leaves no former spec. Once it has paused, there is nothing that it
         # could go on to: which tasks serve decides.
-        brings_nothing = state == "rollback_paused" and current.stored is not None
+        brings = nothing if state == "rollback_paused" else UNKNOWN
     return Rollout(
         state=state,
         began=began,
         hours=hours_since(status.get("CompletedAt") or began or data["CreatedAt"]),
         rolls_back=value_at(data, "Spec", "UpdateConfig", "FailureAction") == "rollback",
         changes_ports=changes_ports,
-        brings_nothing=brings_nothing,
-        leads_back=leads_back,
+        brings=SOMETHING if changes_ports else brings,
     )
 
 
@@ -683,7 +684,7 @@ def task_from(row: Document, former: Sequence[Task]) -> Task:
 
 def with_nodes(programs: Programs, services: Sequence[Service]) -> list[Service]:
     """The services with the nodes that they may use, where that matters: to global ones."""
-    # As long as nobody has asked, an update counts as if all could be used.
+    # Before anybody has asked, touched() takes all nodes for usable.
     spread = [each for each in services if each.mode == "Global" and touched(each)]
     nodes = ask(programs, NODES, list({node for each in spread for node in each.slots}))
     usable = {
@@ -722,7 +723,7 @@ def restarts_itself(service: Service, task: Task) -> bool:
     # On a node that was drained or lost it starts when that is back.
     if service.mode == "Global" and task.kind == STOPPED:
         return True
-    # With a limit all attempts may be used up, which docker does not show: expect the worst.
+    # With a limit its attempts may be used up, which docker does not show: then an update does.
     return service.max_attempts == 0
 
 
@@ -794,7 +795,7 @@ def is_amid_rollout(rollout: Rollout, differences: set[str]) -> bool:
     # It would replace tasks that serve.
     if rollout.changes_ports or differences - {""}:
         return True
-    if rollout.brings_nothing:
+    if rollout.brings == NOTHING:
         return False
     is_rolling_back = rollout.state not in ("updating", "paused")
     # An update would forget the spec to roll back to.
@@ -870,7 +871,7 @@ def facts(service: Service, host: str, options: argparse.Namespace) -> Mapping[s
         kinds.setdefault(task.kind, []).append(task)
     differences = {task.difference for task in kinds.get(SERVES, [])}
     finished = kinds.get(ENDED, []) + kinds.get(STOPPED, [])
-    is_deployed = (service.rollout.state, service.rollout.leads_back) == ("completed", True)
+    is_deployed = (service.rollout.state, service.rollout.brings) == ("completed", SOMETHING)
     is_doubtful = STOPPED in kinds and service.condition != "none"  # attempts may be left
     return {
         "moved": ecr_host(service.image) != host,
@@ -1146,8 +1147,8 @@ def summary(run: Run) -> str:
     counts = {"login" if logins == 1 else "logins": logins}
     counts.update({outcome: services[outcome] for outcome in OUTCOMES})
     counts["restarted"] = len(run.restarts)
-    done = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-    return done or ("nothing done" if run.problems else "nothing to do")
+    counted = (f"{count} {what}" for what, count in counts.items() if count)
+    return ", ".join(counted) or ("nothing done" if run.problems else "nothing to do")
 
 
 def by_reason(reasons: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -142,7 +142,7 @@ def test_what_the_rollout_is() -> None:
 def test_no_rollout() -> None:
     rollout = seen("Running").rollout
 
-    assert (rollout.state, rollout.began, rollout.leads_back) == ("", "", False)
+    assert (rollout.state, rollout.began, rollout.brings) == ("", "", script.UNKNOWN)
 
 
 @pytest.mark.parametrize("action, rolls_back", [("rollback", True), ("pause", False)])
@@ -226,7 +226,7 @@ def test_ulimits(names: list[Any], is_sorted: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "former, changes_ports, leads_back",
+    "former, changes_ports, brings_something",
     [
         (None, False, False),
         (A_REFRESH, False, False),
@@ -247,13 +247,13 @@ def test_ulimits(names: list[Any], is_sorted: bool) -> None:
 )
 @pytest.mark.parametrize("rollout", ["completed", "paused"])
 def test_what_the_last_update_changed(
-    rollout: str, former: Any, changes_ports: bool, leads_back: bool
+    rollout: str, former: Any, changes_ports: bool, brings_something: bool
 ) -> None:
     seen_rollout = seen("Running", rollout=rollout, former=former).rollout
 
     assert seen_rollout.changes_ports is changes_ports
-    assert seen_rollout.leads_back is leads_back
-    assert seen_rollout.brings_nothing is (former is not None and not leads_back)
+    otherwise = script.UNKNOWN if former is None else script.NOTHING
+    assert seen_rollout.brings == (script.SOMETHING if brings_something else otherwise)
 
 
 def test_the_first_spec_has_no_ports() -> None:
@@ -271,7 +271,8 @@ def test_the_first_spec_has_no_ports() -> None:
     ],
 )
 def test_a_rollback_that_swarm_began_has_no_former_spec(state: str, brings_nothing: bool) -> None:
-    assert seen("Running", rollout=state).rollout.brings_nothing is brings_nothing
+    brings = script.NOTHING if brings_nothing else script.UNKNOWN
+    assert seen("Running", rollout=state).rollout.brings == brings
 
 
 SPELLED_OUT = {"TaskTemplate.RestartPolicy": {"Condition": "any", "MaxAttempts": 0}}
@@ -279,29 +280,33 @@ NOT_SPELLED_OUT = {"TaskTemplate.RestartPolicy": None}
 
 
 @pytest.mark.parametrize(
-    "slots, facts, brings_nothing",
+    "slots, facts, brings",
     [
         # A task that the rollout has made tells what it deploys.
-        (("Running<", "Failed"), {}, True),
-        (("Running<", "Pending"), {}, True),
-        (("Running<", ["Failed", "Running<"]), {}, True),
-        (("Running<", ["Running", "Complete"]), {}, True),
+        (("Running<", "Failed"), {}, script.NOTHING),
+        (("Running<", "Pending"), {}, script.NOTHING),
+        (("Running<", ["Failed", "Running<"]), {}, script.NOTHING),
+        (("Running<", ["Running", "Complete"]), {}, script.NOTHING),
         # There is none, or it is not the newest of its slot, or it is of another spec.
-        (("Running<", "Running<"), {}, False),
-        (("Running<", ["Failed<", "Failed"]), {}, False),
-        (("Running<", "Failed-"), {}, False),
-        (("Running<", "Failed*"), {}, False),
+        (("Running<", "Running<"), {}, script.UNKNOWN),
+        (("Running<", ["Failed<", "Failed"]), {}, script.UNKNOWN),
+        (("Running<", "Failed-"), {}, script.UNKNOWN),
+        (("Running<", "Failed*"), {}, script.UNKNOWN),
         # It had a default spelled out.
-        (("Running*", "Failed"), {"spec": SPELLED_OUT, "former": NOT_SPELLED_OUT}, False),
-        (("Running*", "Failed"), {"former": SPELLED_OUT}, False),
+        (
+            ("Running*", "Failed"),
+            {"spec": SPELLED_OUT, "former": NOT_SPELLED_OUT},
+            script.SOMETHING,
+        ),
+        (("Running*", "Failed"), {"former": SPELLED_OUT}, script.SOMETHING),
     ],
 )
 def test_what_a_rollout_deploys_its_tasks_tell(
-    slots: tuple[Slot, ...], facts: dict[str, Any], brings_nothing: bool
+    slots: tuple[Slot, ...], facts: dict[str, Any], brings: str
 ) -> None:
     service = seen(*slots, **{"rollout": "paused", "former": A_REFRESH, **facts})
 
-    assert service.rollout.brings_nothing is brings_nothing
+    assert service.rollout.brings == brings
 
 
 def test_of_the_tasks_that_a_rollout_has_made_the_newest_tells() -> None:
@@ -337,7 +342,7 @@ def test_a_task_is_of_a_rollout_from_the_very_moment_on(
     shown.tasks["1"]["CreatedAt"] = created
     [service] = look(shown)
 
-    assert service.rollout.brings_nothing is is_of_the_rollout
+    assert service.rollout.brings == (script.NOTHING if is_of_the_rollout else script.UNKNOWN)
 
 
 # How tasks differ from what an update would write -------------------------------------------------
