@@ -545,9 +545,10 @@ def service_from(data: Document, slots: Slots, shown: dict[str, Document], dropp
     )
 
 
-# Swarm stores a TaskTemplate as it was sent, say {} or {"RestartPolicy": {"Condition": "any"}}: the
-# same in effect, yet to swarm they differ, and one replaces the other's tasks. Docker shows tasks
-# and PreviousSpec as stored, but Spec with all defaults filled in, so that both look alike there.
+# Swarm stores a TaskTemplate as it was sent. {} and {"RestartPolicy": {"Condition": "any"}} mean the
+# same, yet to swarm they differ, and an update from one to the other replaces tasks. Docker shows
+#   tasks and PreviousSpec  as stored;
+#   Spec                    with all defaults filled in, so that these two look alike.
 # How it is stored a task made of it tells, or PreviousSpec; else what looks alike counts as equal.
 
 
@@ -573,8 +574,8 @@ class Current:
 
     def differs_from(self, other: Document) -> bool:
         """Whether another TaskTemplate differs to swarm, as one that spells out a default does."""
-        is_spelled_out = self.stored is not None and self.stored != as_stored(other)
-        return is_spelled_out or with_defaults(other) != self.template
+        differs_as_stored = self.stored is not None and self.stored != as_stored(other)
+        return differs_as_stored or with_defaults(other) != self.template
 
     def difference(self, task: Optional[Document]) -> str:
         """How a task differs, given docker inspect of it, or None if nobody asked or it is gone."""
@@ -951,7 +952,7 @@ def hand_over(run: Run, host: str, token: str, **how: Any) -> None:
 
 
 def log_in(run: Run, host: str, token: str) -> None:
-    """Log docker in for updates and deploys; with --login-only for these alone. Raises Problem."""
+    """Log docker in for updates and deploys, or with --login-only for deploys. Raises Problem."""
     login = {} if run.options.login_only else log_in_for_updates(run, host, token)
     for_deploys = run.one_by_one.submit(log_in_for_deploys, run, host, token)
     if run.options.login_only:
@@ -1056,9 +1057,8 @@ def refresh(run: Run, host: str, rows: Sequence[Row]) -> None:
 
 
 def update(run: Run, host: str, due: Sequence[Service], asked_at: float) -> None:
-    """Have swarm store docker's login: the one step that changes the swarm. No update starts later
-    than STALE_SECONDS after the first question. Services that docker does not name get a problem.
-    """
+    """Have swarm store docker's login: the one step that changes the swarm. Notes problems."""
+    # No update is started later than this.
     seconds = asked_at + STALE_SECONDS - time.monotonic()
     if seconds < 0.1:
         raise Problem(f"docker took over {STALE_SECONDS} s to answer -> check this host's load")
