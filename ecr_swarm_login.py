@@ -545,8 +545,8 @@ def service_from(data: Document, slots: Slots, shown: dict[str, Document], dropp
     )
 
 
-# Swarm stores a TaskTemplate as it was sent. {} and {"RestartPolicy": {"Condition": "any"}} mean the
-# same, yet to swarm they differ, and an update from one to the other replaces tasks. Docker shows
+# Swarm stores a TaskTemplate as it was sent. {} and {"RestartPolicy": {"Condition": "any"}} mean
+# the same, yet to swarm they differ, and one replaces the tasks of the other. Docker shows
 #   tasks and PreviousSpec  as stored;
 #   Spec                    with all defaults filled in, so that these two look alike.
 # How it is stored a task made of it tells, or PreviousSpec; else what looks alike counts as equal.
