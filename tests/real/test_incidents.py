@@ -22,9 +22,16 @@ from promise import (
 pytestmark = beside_no_run
 
 
+def started(case, name):
+    """How many tasks have been started. Swarm itself starts one anew whose pull was rejected: so
+    does Engine 29 with one that goes on while its registry comes back.
+    """
+    return sum(state != "rejected" for state in case.lab.states(name))
+
+
 def once_or_twice(case, name, count):
     """Whether tasks were started that the control has not; `count` is how many it has."""
-    twice = case.seen(lambda: len(case.task_ids(name)) > count, by=[SEED])
+    twice = case.seen(lambda: started(case, name) > count, by=[SEED])
     return "started twice" if twice else "start once"
 
 
@@ -152,7 +159,7 @@ def test_old_rejection(case, verdict):
     with no_answer_from_registries(new):
         case.give(new, label)
         yield_to_successor(case, old, before)
-        count = len(case.task_ids("web"))
+        count = started(case, "web")
         # when
         result = case.refresh()
     # then
