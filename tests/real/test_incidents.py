@@ -275,7 +275,8 @@ def test_scaled_down_and_up(case, verdict):
     counts = {"two": 2, "zero": 0}
     for name, count in counts.items():
         options = "--replicas 3 --restart-condition on-failure --update-parallelism 0"
-        case.create(name, options, constraint)
+        # So that not all four find room on the manager, which has the image.
+        case.create(name, options, "--replicas-max-per-node 3", constraint)
         before = case.runs(name, 3)
         case.update(name, "--env-add NEW=1 --update-monitor 100ms")
         case.rollout_is(name, "completed")
