@@ -751,9 +751,9 @@ def in_order_of_removal(slots: Slots) -> list[str]:
         copies[node] += 1
         # Those of which the node is not known come last.
         rank[slot] = (not node, copies[node] if node else 0)
-    # Go's sort keeps the order of equals in short lists only. In long ones expect the worst: that
-    # of equals those which run are removed.
-    is_long = len(slots) > 12
+    # Go's sort keeps the order of equals in lists of up to 6, and from Go 1.19 on of up to 12. In
+    # longer ones expect the worst: that of equals those which run are removed.
+    is_long = len(slots) > 6
     return sorted(rank, key=lambda slot: (rank[slot], is_long and runs[slot]))
 
 
