@@ -309,15 +309,17 @@ def test_what_a_rollout_deploys_its_tasks_tell(
     assert service.rollout.brings == brings
 
 
-def test_of_the_tasks_that_a_rollout_has_made_the_newest_tells() -> None:
+@pytest.mark.parametrize(
+    "moments", [("10.123456789", "50.123456789", "30.123456789"), ("50", "50.5", "50.4")]
+)
+def test_of_the_tasks_that_a_rollout_has_made_the_newest_tells(
+    moments: tuple[str, str, str],
+) -> None:
     """Swarm's own rollback keeps the time: tasks of the bad spec seem to be of the rollout, too."""
     shown = Shown("Running", "Running", "Running", rollout="rollback_paused", hours=1)
-    for number, (seconds, spec) in enumerate(
-        [("10", SPELLED_OUT), ("50", {}), ("30", SPELLED_OUT)]
-    ):
-        task = shown.tasks[str(number + 1)]
+    for task, seconds, spec in zip(shown.tasks.values(), moments, (SPELLED_OUT, {}, SPELLED_OUT)):
         task["Spec"] = changed(shown.spec, spec)["TaskTemplate"]
-        task["CreatedAt"] = f"2026-11-26T11:00:{seconds}.123456789Z"
+        task["CreatedAt"] = f"2026-11-26T11:00:{seconds}Z"
     [service] = look(shown)
 
     differences = {slot: tasks[0].difference for slot, tasks in service.slots.items()}
