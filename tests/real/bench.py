@@ -163,7 +163,7 @@ class Bench:
     def oldest_look(self) -> float:
         """Seconds."""
         ended = self.node.run(
-            [self.python, "-I", "-c", OLDEST_LOOK, SCRIPT], timeout=600, env=self.node.environment
+            [self.python, "-IB", "-c", OLDEST_LOOK, SCRIPT], timeout=600, env=self.node.environment
         )
         return float(ended.stderr.split("oldest ")[1].split()[0])
 
