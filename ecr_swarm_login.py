@@ -229,7 +229,7 @@ def noting(problems: dict[str, Problem], names: Iterable[str]) -> Iterator[None]
 
 @dataclass
 class Programs:
-    """Starts all programs. timeout(1) ends one in time, end_group() what it leaves, stop() all."""
+    """Starts programs. timeout(1) ends each in time, end_group() its rest, stop() at a signal."""
 
     environment: Mapping[str, str]  # of all programs
     deadline: float = 0  # of the try, on the monotonic clock
@@ -595,7 +595,7 @@ def stored_template(data: Document, template: Document, made: list[Document]) ->
     status = data.get("UpdateStatus") or {}
     # Without the Z an earlier moment is a smaller text.
     since = (status.get("StartedAt") or data["UpdatedAt"]).rstrip("Z")
-    # These are made of it, and not of the same in another form that was there before.
+    # Those made since the last update began are made of it; older ones may be of a look-alike.
     telling = [
         task
         for task in made
@@ -616,7 +616,7 @@ def rollout_from(data: Document, current: Current) -> Rollout:
     status = data.get("UpdateStatus") or {}
     state, began = status.get("State", ""), status.get("StartedAt", "")
     former = data.get("PreviousSpec")
-    # What is shown alike may be stored in two ways.
+    # That both look alike means this only if it is known how the current one is stored.
     nothing = UNKNOWN if current.stored is None else NOTHING
     if former:
         changes_ports = former.get("EndpointSpec") != data["Spec"].get("EndpointSpec")
@@ -724,7 +724,7 @@ def restarts_itself(service: Service, task: Task) -> bool:
     # On a node that was drained or lost it starts when that is back.
     if service.mode == "Global" and task.kind == STOPPED:
         return True
-    # With a limit its attempts may be used up, which docker does not show: then an update does.
+    # With a limit its attempts may be used up, unseen by us: then only an update starts it again.
     return service.max_attempts == 0
 
 
@@ -1058,7 +1058,7 @@ def refresh(run: Run, host: str, rows: Sequence[Row]) -> None:
 
 def update(run: Run, host: str, due: Sequence[Service], asked_at: float) -> None:
     """Have swarm store docker's login: the one step that changes the swarm. Notes problems."""
-    # No update is started later than this.
+    # No update is started later than STALE_SECONDS after the first question.
     seconds = asked_at + STALE_SECONDS - time.monotonic()
     if seconds < 0.1:
         raise Problem(f"docker took over {STALE_SECONDS} s to answer -> check this host's load")

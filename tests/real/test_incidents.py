@@ -23,8 +23,8 @@ pytestmark = beside_no_run
 
 
 def started(case, name):
-    """How many tasks have been started. Swarm itself starts one anew whose pull was rejected: so
-    does Engine 29 with one that goes on while its registry comes back.
+    """How many tasks have been started, but for those whose pull was rejected: swarm itself starts
+    them anew. Engine 29 rejects one at times when its registry comes back in the middle of it.
     """
     return sum(state != "rejected" for state in case.lab.states(name))
 
